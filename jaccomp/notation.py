@@ -183,7 +183,7 @@ class Tensor(sp.Expr):
 
 
 class Access(sp.Expr):
-    """A tensor read at index expressions: (tensor or canonical symbol, index, ...). Real, or integer if the tensor is."""
+    """A tensor read at index expressions: (tensor or canonical symbol, index, ...); integer if the tensor is."""
 
     is_commutative = True
 
@@ -333,7 +333,7 @@ def index(names: str, *bounds: Any) -> Any:
     if len(bounds) not in (1, 2):
         raise SpecError(f"index {names!r}", f"{len(bounds)} bounds were given.", "Write index(name, stop) or "
                         "index(name, start, stop).")  # fmt: skip
-    start, stop = ((0, bounds[0]) if len(bounds) == 1 else bounds)
+    start, stop = (0, bounds[0]) if len(bounds) == 1 else bounds
     what = f"index {names!r}"
     low, high = _extent(what, start), _extent(what, stop)
     return _declare(
