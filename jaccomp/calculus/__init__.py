@@ -1,0 +1,1 @@
+"""Differentiation: `Program -> Program`, from one table of scalar functions and the reducers."""
