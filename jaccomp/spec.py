@@ -19,7 +19,7 @@ class WrittenEquation:
 
 @dataclass(frozen=True, slots=True)
 class Spec:
-    """What a layer says: inputs, scalars, outputs and intermediates by declaration, its equations in the order given."""
+    """What a layer says: declarations, and its equations in the order given."""
 
     name: str
     inputs: tuple[notation.Tensor, ...]

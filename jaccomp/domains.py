@@ -1,0 +1,191 @@
+"""Affine reasoning over domains: what follows from constraints, and what an index can be replaced by.
+
+Everything here is a sufficient test: `True` is a proof, `False` only says that none was found. Sizes are >= 0; integer
+scalars are unknown. Expressions are handled as linear forms over monomials, so that no symbolic engine is asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import sympy as sp
+
+from jaccomp.errors import StageError
+from jaccomp.notation import Access
+from jaccomp.program import AXES, Constraint, Domain, Tensor, Term, in_range
+
+Form = dict[sp.Expr, sp.Rational]
+
+
+def form(expr: sp.Expr) -> Form:
+    """An expanded expression as monomial -> coefficient; the constant is the coefficient of 1."""
+    return {m: c for m, c in sp.expand(expr).as_coefficients_dict().items() if c != 0}
+
+
+def _monomial_is_nonnegative(monomial: sp.Expr) -> bool:
+    return monomial == 1 or bool(monomial.is_nonnegative)
+
+
+def _is_nonnegative(candidate: Form) -> bool:
+    return all(c > 0 and _monomial_is_nonnegative(m) for m, c in candidate.items())
+
+
+def _minus(left: Form, right: Form) -> Form:
+    result = dict(left)
+    for monomial, coefficient in right.items():
+        value = result.get(monomial, sp.S.Zero) - coefficient
+        if value == 0:
+            result.pop(monomial, None)
+        else:
+            result[monomial] = value
+    return result
+
+
+def _search(goal: Form, facts: Sequence[Form], depth: int) -> bool:
+    """Is goal a sum of facts (each >= 0) and a form that is plainly >= 0?"""
+    if _is_nonnegative(goal):
+        return True
+    if depth == 0:
+        return False
+    bad = [m for m, c in goal.items() if c < 0 or not _monomial_is_nonnegative(m)]
+    worst = bad[0]
+    return any(fact.get(worst, 0) * goal[worst] > 0 and _search(_minus(goal, fact), facts, depth - 1) for fact in facts)
+
+
+def proves(facts: Iterable[Constraint], goal: Constraint, depth: int = 5) -> bool:
+    """Do the facts imply `goal`? A sufficient test."""
+    known: list[Form] = []
+    for fact in facts:
+        known.append(form(fact.expr))
+        if fact.equality:
+            known.append(form(-fact.expr))
+    if not goal.equality:
+        return _search(form(goal.expr), known, depth)
+    return _search(form(goal.expr), known, depth) and _search(form(-goal.expr), known, depth)
+
+
+def axis_ranges(tensor: Tensor) -> Domain:
+    """The constraints that the axes of an equation for `tensor` satisfy."""
+    return tuple(c for axis, extent in zip(AXES, tensor.shape, strict=False) for c in in_range(axis, extent))
+
+
+def without_implied(domain: Sequence[Constraint], given: Sequence[Constraint]) -> Domain:
+    """The domain less the inequalities that follow from the rest of it and from `given`."""
+    kept = list(domain)
+    for constraint in reversed(domain):
+        if constraint.equality:
+            continue
+        others = [c for c in kept if c is not constraint]
+        if proves([*given, *others], constraint, depth=3):
+            kept = others
+    return tuple(kept)
+
+
+def coefficient(expr: sp.Expr, index: sp.Symbol) -> sp.Expr:
+    """The coefficient of an index in an affine expression, a polynomial in sizes and scalars."""
+    return sp.expand(expr).coeff(index)
+
+
+def solve_equalities(term: Term, given: Sequence[Constraint]) -> Term | None:
+    """Substitute every affine equality with a unit coefficient on a bound index; None if the domain is plainly empty.
+
+    Range constraints are carried along, and dropped only where they are implied. An equality that reads a tensor, or
+    whose bound indices all have other coefficients, stays.
+    """
+    bound, domain, body = list(term.bound), list(term.domain), term.body
+    progress = True
+    while progress:
+        progress = False
+        for constraint in domain:
+            if not constraint.equality:
+                continue
+            if constraint.expr == 0:
+                domain.remove(constraint)
+                progress = True
+                break
+            if constraint.expr.is_number:
+                return None
+            choice = _unit_index(constraint, bound)
+            if choice is None:
+                continue
+            index, value = choice
+            where = {index: value}
+            domain.remove(constraint)
+            domain = [Constraint(sp.expand(c.expr.xreplace(where)), c.equality) for c in domain]
+            body = body.xreplace(where)
+            bound.remove(index)
+            progress = True
+            break
+    kept = list(dict.fromkeys(c for c in domain if not (c.expr.is_number and not c.equality and c.expr >= 0)))
+    if any(c.expr.is_number and not c.equality and c.expr < 0 for c in kept):
+        return None
+    return Term(body, tuple(bound), without_implied(kept, given))
+
+
+def _unit_index(constraint: Constraint, bound: Sequence[sp.Symbol]) -> tuple[sp.Symbol, sp.Expr] | None:
+    """A bound index of coefficient ±1 and what it equals, the last bound first; never out of a data access."""
+    if constraint.is_data:
+        return None
+    for index in reversed(bound):
+        slope = constraint.expr.coeff(index)
+        if slope in (1, -1):
+            rest = constraint.expr - slope * index
+            if index not in rest.free_symbols:
+                return index, sp.expand(-slope * rest)
+    return None
+
+
+def reads_tensor(expr: sp.Expr) -> bool:
+    return bool(expr.has(Access))
+
+
+def position(term: Term, given: Sequence[Constraint]) -> sp.Expr:
+    """The value of an argmax or argmin whose first extremum lies at the term's bound indices.
+
+    Of one bound index that index itself; of several their mixed-radix number, the first being the slowest, over the
+    smallest box in sizes and scalars that holds them. `given` are the ranges of the axes.
+    """
+    if len(term.bound) == 1:
+        return term.bound[0]
+    result: sp.Expr = sp.S.Zero
+    for index in term.bound:
+        low, high = hull(term, index, given)
+        result = sp.expand(result * (high - low + 1) + index - low)
+    return result
+
+
+def hull(term: Term, index: sp.Symbol, given: Sequence[Constraint]) -> tuple[sp.Expr, sp.Expr]:
+    """The least and the greatest value of a bound index, in sizes and scalars alone."""
+    everything = Term(term.body, term.bound, (*given, *term.domain))
+    return _hull(everything, index, ())
+
+
+def _hull(term: Term, index: sp.Symbol, inside: tuple[sp.Symbol, ...]) -> tuple[sp.Expr, sp.Expr]:
+    ends: list[sp.Expr] = []
+    for sign, candidates in ((-1, term.lower_bounds(index)), (1, [u - 1 for u in term.upper_bounds(index)])):
+        resolved = [e for c in candidates if (e := _end(term, c, sign, (*inside, index))) is not None]
+        if not resolved:
+            raise StageError(f"index {index}", "its range has no bound in sizes.")
+        ends.append(resolved[0])
+    return ends[0], ends[1]
+
+
+def _end(term: Term, expr: sp.Expr, sign: int, inside: tuple[sp.Symbol, ...]) -> sp.Expr | None:
+    """`expr` with each index replaced by the end of its range that makes it largest (sign 1) or smallest (-1)."""
+    if expr.has(Access):
+        return None
+    result = sp.expand(expr)
+    while indices := [s for s in sorted(result.free_symbols, key=str) if is_index(s)]:
+        other = indices[0]
+        if other in inside:
+            return None
+        slope = result.coeff(other)
+        low, high = _hull(term, other, inside)
+        falls = slope.could_extract_minus_sign()
+        result = sp.expand(result.xreplace({other: low if (sign > 0) == falls else high}))
+    return result
+
+
+def is_index(symbol: sp.Symbol) -> bool:
+    """Is it an axis or a bound index, by its canonical name?"""
+    return symbol.name[0] in "ib_" and symbol.name[1:].isdigit()
