@@ -12,14 +12,14 @@ import sympy as sp
 
 from jaccomp.errors import StageError
 from jaccomp.notation import Access
-from jaccomp.program import AXES, Constraint, Domain, Tensor, Term, in_range
+from jaccomp.program import AXES, Constraint, Domain, Tensor, Term, expand, in_range
 
 Form = dict[sp.Expr, sp.Rational]
 
 
 def form(expr: sp.Expr) -> Form:
     """An expanded expression as monomial -> coefficient; the constant is the coefficient of 1."""
-    return {m: c for m, c in sp.expand(expr).as_coefficients_dict().items() if c != 0}
+    return {m: c for m, c in expand(expr).as_coefficients_dict().items() if c != 0}
 
 
 def _monomial_is_nonnegative(monomial: sp.Expr) -> bool:
@@ -83,7 +83,7 @@ def without_implied(domain: Sequence[Constraint], given: Sequence[Constraint]) -
 
 def coefficient(expr: sp.Expr, index: sp.Symbol) -> sp.Expr:
     """The coefficient of an index in an affine expression, a polynomial in sizes and scalars."""
-    return sp.expand(expr).coeff(index)
+    return expand(expr).coeff(index)
 
 
 def solve_equalities(term: Term, given: Sequence[Constraint]) -> Term | None:
@@ -111,7 +111,7 @@ def solve_equalities(term: Term, given: Sequence[Constraint]) -> Term | None:
             index, value = choice
             where = {index: value}
             domain.remove(constraint)
-            domain = [Constraint(sp.expand(c.expr.xreplace(where)), c.equality) for c in domain]
+            domain = [Constraint(expand(c.expr.xreplace(where)), c.equality) for c in domain]
             body = body.xreplace(where)
             bound.remove(index)
             progress = True
@@ -131,7 +131,7 @@ def _unit_index(constraint: Constraint, bound: Sequence[sp.Symbol]) -> tuple[sp.
         if slope in (1, -1):
             rest = constraint.expr - slope * index
             if index not in rest.free_symbols:
-                return index, sp.expand(-slope * rest)
+                return index, expand(-slope * rest)
     return None
 
 
@@ -150,39 +150,43 @@ def position(term: Term, given: Sequence[Constraint]) -> sp.Expr:
     result: sp.Expr = sp.S.Zero
     for index in term.bound:
         low, high = hull(term, index, given)
-        result = sp.expand(result * (high - low + 1) + index - low)
+        result = expand(result * (high - low + 1) + index - low)
     return result
 
 
 def hull(term: Term, index: sp.Symbol, given: Sequence[Constraint]) -> tuple[sp.Expr, sp.Expr]:
-    """The least and the greatest value of a bound index, in sizes and scalars alone."""
+    """The least and the greatest value of an index, in sizes and scalars alone."""
     everything = Term(term.body, term.bound, (*given, *term.domain))
-    return _hull(everything, index, ())
+    low, high = _end(everything, index, -1, ()), _end(everything, index, 1, ())
+    if low is None or high is None:
+        raise StageError(f"index {index}", "its range has no bound in sizes.")
+    return low, high
 
 
-def _hull(term: Term, index: sp.Symbol, inside: tuple[sp.Symbol, ...]) -> tuple[sp.Expr, sp.Expr]:
-    ends: list[sp.Expr] = []
-    for sign, candidates in ((-1, term.lower_bounds(index)), (1, [u - 1 for u in term.upper_bounds(index)])):
-        resolved = [e for c in candidates if (e := _end(term, c, sign, (*inside, index))) is not None]
-        if not resolved:
-            raise StageError(f"index {index}", "its range has no bound in sizes.")
-        ends.append(resolved[0])
-    return ends[0], ends[1]
+def _end(term: Term, index: sp.Symbol, sign: int, inside: tuple[sp.Symbol, ...]) -> sp.Expr | None:
+    """The greatest (sign 1) or least (-1) value of an index; None where its bounds lead back to `inside`."""
+    candidates = term.lower_bounds(index) if sign < 0 else [u - 1 for u in term.upper_bounds(index)]
+    for candidate in candidates:
+        resolved = _resolve(term, candidate, sign, (*inside, index))
+        if resolved is not None:
+            return resolved
+    return None
 
 
-def _end(term: Term, expr: sp.Expr, sign: int, inside: tuple[sp.Symbol, ...]) -> sp.Expr | None:
+def _resolve(term: Term, expr: sp.Expr, sign: int, inside: tuple[sp.Symbol, ...]) -> sp.Expr | None:
     """`expr` with each index replaced by the end of its range that makes it largest (sign 1) or smallest (-1)."""
     if expr.has(Access):
         return None
-    result = sp.expand(expr)
+    result = expand(expr)
     while indices := [s for s in sorted(result.free_symbols, key=str) if is_index(s)]:
         other = indices[0]
         if other in inside:
             return None
-        slope = result.coeff(other)
-        low, high = _hull(term, other, inside)
-        falls = slope.could_extract_minus_sign()
-        result = sp.expand(result.xreplace({other: low if (sign > 0) == falls else high}))
+        falls = result.coeff(other).could_extract_minus_sign()
+        end = _end(term, other, -sign if falls else sign, inside)
+        if end is None:
+            return None
+        result = expand(result.xreplace({other: end}))
     return result
 
 

@@ -41,6 +41,15 @@ def value_symbol(name: str, dtype: str) -> sp.Symbol:
     return sp.Symbol(name, integer=True) if dtype == "int64" else sp.Symbol(name, real=True)
 
 
+def expand(expr: sp.Expr) -> sp.Expr:
+    """SymPy's expansion, but of no argument of a floor: `floor((H - K)/S)` stays one division."""
+    floors = expr.atoms(sp.floor) if expr.has(sp.floor) else ()
+    if not floors:
+        return sp.expand(expr)
+    aside = {f: sp.Symbol(f"_floor{k}", integer=True) for k, f in enumerate(sorted(floors, key=sp.default_sort_key))}
+    return sp.expand(expr.xreplace(aside)).xreplace({symbol: f for f, symbol in aside.items()})
+
+
 AXES: tuple[sp.Symbol, ...] = tuple(index_symbol(f"i{k}") for k in range(64))
 
 
@@ -94,12 +103,12 @@ class Constraint:
 
 def at_least(left: sp.Expr, right: sp.Expr) -> Constraint:
     """`left >= right`."""
-    return Constraint(sp.expand(left - right))
+    return Constraint(expand(left - right))
 
 
 def equal(left: sp.Expr, right: sp.Expr) -> Constraint:
     """`left == right`."""
-    return Constraint(sp.expand(left - right), equality=True)
+    return Constraint(expand(left - right), equality=True)
 
 
 def in_range(index: sp.Expr, stop: sp.Expr, start: sp.Expr = sp.S.Zero) -> tuple[Constraint, Constraint]:
@@ -196,6 +205,7 @@ class Program:
     equations: tuple[Equation, ...]
     labels: Labels = Labels()
     typical: tuple[int, ...] = ()
+    any_axes: tuple[str, ...] = ()
     doc: str = ""
 
     def tensor(self, name: str) -> Tensor:
