@@ -22,11 +22,11 @@ _OPENMP_PROBE = "#include <omp.h>\nint jc_probe(void) { return omp_get_max_threa
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """`binary`, or else `facts` in one line, and the files (`leavings`) that a person would want to read."""
+    """`binary`, or else `facts` in one line, the compiler's `output`, and the files that a person would want to see."""
 
     binary: bytes | None
     facts: str = ""
-    log: str = ""
+    output: str = ""
     leavings: dict[str, bytes] = field(default_factory=dict)
 
 
@@ -85,9 +85,9 @@ def _build_in(folder: Path, source: Source, line: tuple[str, ...]) -> Attempt:
     status, output = _run(line, folder)
     binary = folder / f"{source.name}.so"
     if status == 0 and binary.is_file() and binary.stat().st_size:
-        return Attempt(binary.read_bytes(), log=output)
+        return Attempt(binary.read_bytes(), output=output)
     log = f"{' '.join(line)}\n{output}"
-    return Attempt(None, _facts(line[0], status, output), log, {"log.txt": log.encode(), c.name: c.read_bytes()})
+    return Attempt(None, _facts(line[0], status, output), output, {"log.txt": log.encode(), c.name: c.read_bytes()})
 
 
 def _facts(compiler: str, status: int, output: str) -> str:
@@ -117,7 +117,7 @@ def _run(line: tuple[str, ...], folder: Path) -> tuple[int, str]:
 
 def lacks_openmp(failed: Attempt, toolchain: Toolchain) -> bool:
     """Whether a compilation failed because this compiler cannot build the least OpenMP program."""
-    return any(word in failed.log for word in _OPENMP_WORDS) and not links_openmp(toolchain)
+    return any(word in failed.output for word in _OPENMP_WORDS) and not links_openmp(toolchain)
 
 
 def links_openmp(toolchain: Toolchain) -> bool:

@@ -117,17 +117,20 @@ class Cache:
         try:
             return self._write(self.root, kind, key, facts, files)
         except OSError as error:
-            if self._overflow is None:
-                store.warn(f"{self.root} cannot be written ({error}); results of this process are kept until it ends.")
-                self._overflow = store.prepare(store.private_directory())
+            failure = error
+        first = self._overflow is None
         try:
-            return self._write(self._overflow, kind, key, facts, files)
+            self._overflow = self._overflow or store.prepare(store.private_directory())
+            entry = self._write(self._overflow, kind, key, facts, files)
         except OSError as error:
             raise BuildError(
                 "cache",
-                f"neither {self.root} nor {self._overflow} can be written: {error}.",
+                f"neither {self.root} ({failure.strerror}) nor a private directory ({error.strerror}) can be written.",
                 "Free some space, or name another directory in JACCOMP_CACHE_DIR.",
             ) from None
+        if first:
+            store.warn(f"{self.root} cannot be written ({failure}); results are kept until this process ends.")
+        return entry
 
     def _write(self, root: Path, kind: str, key: str, facts: dict[str, Any], files: dict[str, bytes]) -> Entry:
         folder = root / kind / key

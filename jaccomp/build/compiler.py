@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
-from jaccomp.build import attempt, environment, store, translate
+from jaccomp.build import environment, store
 from jaccomp.build.cache import MANIFEST, Cache, default_cache
 from jaccomp.build.flags import Flags
 from jaccomp.build.source import Source
@@ -20,8 +20,8 @@ _WITHOUT_OPENMP: set[str] = set()  # fingerprints of compilers that were seen to
 def compile_module(source: Source, *, march: str = "native") -> Path:
     """The verified binary of `source` in the cache, compiled if it is not there; a `BuildError` where that fails."""
     cache = default_cache()
-    what = environment.digest([source.name, source.pyx, source.headers])
     flags = Flags(march)
+    what = environment.digest([source.name, source.pyx, source.headers, flags.words()])
     found = cache.recall(what, march=march)
     if found is None:
         path = _build(source, flags, find_toolchain(), cache)
@@ -51,6 +51,8 @@ def _version(fingerprint: str, toolchain: Toolchain) -> str:
 
 def module_key(source: Source, flags: Flags, toolchain: Toolchain) -> str:
     """The level-2 key. Asks the compiler for its version, once for each compiler in a process."""
+    from jaccomp.build import translate
+
     return environment.digest(
         {
             "source": [source.name, source.pyx, source.headers],
@@ -67,6 +69,8 @@ def module_key(source: Source, flags: Flags, toolchain: Toolchain) -> str:
 
 def _build(source: Source, flags: Flags, toolchain: Toolchain, cache: Cache) -> Path:
     """The module from the cache under its level-2 key, or compiled; without OpenMP where the compiler has none."""
+    from jaccomp.build import attempt  # a warm call ends before this, and needs no subprocess, tempfile or sysconfig
+
     if toolchain.fingerprint in _WITHOUT_OPENMP:
         flags = replace(flags, openmp=False)
     key = module_key(source, flags, toolchain)

@@ -7,7 +7,6 @@ for its version starts a process, so the answer is remembered by the compiler's 
 from __future__ import annotations
 
 import os
-import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,6 +43,8 @@ def find_toolchain() -> Toolchain:
             if found is not None:
                 return Toolchain((name,), found)
         raise BuildError("C compiler", f"none of {', '.join(CANDIDATES)} is on PATH.", REMEDY)
+    import shlex
+
     try:
         words = tuple(shlex.split(stated))
     except ValueError as error:

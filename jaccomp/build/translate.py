@@ -66,6 +66,7 @@ def translate(pyx: Path) -> Path:
             raise TranslationError(facts, "".join(traceback.format_exception(error))) from error
     if failed:
         words = listing.read_text(errors="replace") if listing.exists() else ""
+        words = words.replace(f"{pyx.parent}/", "")
         raise TranslationError(f"Cython refuses it: {last_errors(words)}", words)
     return pyx.with_suffix(".c")
 
@@ -73,7 +74,7 @@ def translate(pyx: Path) -> Path:
 def last_errors(output: str, count: int = 3) -> str:
     """The last lines of a compiler's output that speak of an error, or else its last lines, in one line."""
     lines = [line.strip() for line in output.splitlines() if line.strip(" -^\t|~.")]
-    errors = [line for line in lines if "error" in line.lower()] or [line for line in lines if ".pyx:" in line] or lines
+    errors = [line for line in lines if ".pyx:" in line] or [line for line in lines if "error" in line.lower()] or lines
     return " | ".join(errors[-count:]) or "it printed nothing"
 
 
