@@ -1,0 +1,443 @@
+/* The vector mathematics of generated modules: branch-free inline functions that gcc vectorises where they are called in a loop.
+ *
+ * Every function stands in float (_f32) and double (_f64). Unless its comment says libm, it holds no branch and no call, keeps
+ * subnormal arguments and results, propagates NaN and reaches the infinities where the true value does. Errors are in ulp of the
+ * exact result, measured against 180-bit arithmetic under the flags below (tests/test_vecmath.py asserts the bounds).
+ *
+ * Modules are compiled with -fassociative-math -freciprocal-math -fno-signed-zeros -fno-trapping-math -fno-math-errno. Under them a
+ * compiler may delete (x + c) - c, merge the two steps of an argument reduction and remove compensations. So an operation whose
+ * rounding matters is a `jc_fuse`: a fused multiply-add, which no compiler takes apart. A CPU without one multiplies and adds, and the
+ * product and the sum pass through an integer operation with `jc_zero`, a zero that the compiler cannot see: it vectorises, and it stops
+ * reassociation. (gcc's __builtin_assoc_barrier does not: gcc 12 drops it when it vectorises.)
+ *
+ * Polynomials are minimax (Remez) fits whose coefficients were rounded one at a time, lowest first, the others refitted each time.
+ */
+#pragma once
+#include <math.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#if defined(__FMA__) || defined(__aarch64__) || (defined(__FP_FAST_FMA) && defined(__FP_FAST_FMAF))
+#define JC_HAS_FMA 1
+#else
+#define JC_HAS_FMA 0
+#endif
+
+/* ------------------------------------------------------------------------------------------------ bits and opaque arithmetic */
+
+static inline uint32_t jc_bits_f32(float x) { uint32_t u; memcpy(&u, &x, sizeof u); return u; }
+static inline uint64_t jc_bits_f64(double x) { uint64_t u; memcpy(&u, &x, sizeof u); return u; }
+static inline float jc_float_f32(uint32_t u) { float x; memcpy(&x, &u, sizeof x); return x; }
+static inline double jc_float_f64(uint64_t u) { double x; memcpy(&x, &u, sizeof x); return x; }
+
+/* jc_fuse: a b + c that no rewriting crosses (see the top). jc_madd: a b + c where any order of rounding will do: a Horner step. */
+#if JC_HAS_FMA
+static inline float jc_fuse_f32(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
+static inline double jc_fuse_f64(double a, double b, double c) { return __builtin_fma(a, b, c); }
+static inline float jc_madd_f32(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
+static inline double jc_madd_f64(double a, double b, double c) { return __builtin_fma(a, b, c); }
+#else
+__attribute__((weak, visibility("hidden"))) uint32_t jc_zero_u32 = 0;      /* weak: the compiler may not assume its value */
+__attribute__((weak, visibility("hidden"))) uint64_t jc_zero_u64 = 0;
+static inline float jc_opaque_f32(float x) { return jc_float_f32(jc_bits_f32(x) ^ jc_zero_u32); }
+static inline double jc_opaque_f64(double x) { return jc_float_f64(jc_bits_f64(x) ^ jc_zero_u64); }
+static inline float jc_fuse_f32(float a, float b, float c) { return jc_opaque_f32(jc_opaque_f32(a * b) + c); }
+static inline double jc_fuse_f64(double a, double b, double c) { return jc_opaque_f64(jc_opaque_f64(a * b) + c); }
+static inline float jc_madd_f32(float a, float b, float c) { return a * b + c; }
+static inline double jc_madd_f64(double a, double b, double c) { return a * b + c; }
+#endif
+
+/* ------------------------------------------------------------------------------------------ small functions, as NumPy has them */
+
+static inline float jc_abs_f32(float x) { return __builtin_fabsf(x); }
+static inline double jc_abs_f64(double x) { return __builtin_fabs(x); }
+
+/* 0.5 ulp, one instruction. */
+static inline float jc_sqrt_f32(float x) { return __builtin_sqrtf(x); }
+static inline double jc_sqrt_f64(double x) { return __builtin_sqrt(x); }
+
+/* 1/√x, 1 ulp. */
+static inline float jc_rsqrt_f32(float x) { return 1.0f / __builtin_sqrtf(x); }
+static inline double jc_rsqrt_f64(double x) { return 1.0 / __builtin_sqrt(x); }
+
+/* 1/√x where x > 0, else 0: the inverse norm whose convention at the zero vector is 0. NaN stays NaN. */
+static inline float jc_rsqrt0_f32(float x) { return x <= 0.0f ? 0.0f : 1.0f / __builtin_sqrtf(x); }
+static inline double jc_rsqrt0_f64(double x) { return x <= 0.0 ? 0.0 : 1.0 / __builtin_sqrt(x); }
+
+static inline float jc_floor_f32(float x) { return __builtin_floorf(x); }
+static inline double jc_floor_f64(double x) { return __builtin_floor(x); }
+static inline float jc_ceil_f32(float x) { return __builtin_ceilf(x); }
+static inline double jc_ceil_f64(double x) { return __builtin_ceil(x); }
+
+/* -1, 0, 1, or NaN. */
+static inline float jc_sign_f32(float x) { return x > 0.0f ? 1.0f : x < 0.0f ? -1.0f : x; }
+static inline double jc_sign_f64(double x) { return x > 0.0 ? 1.0 : x < 0.0 ? -1.0 : x; }
+
+/* The larger or smaller; NaN if either is, as numpy.maximum and numpy.minimum. */
+static inline float jc_max_f32(float a, float b) { return (a >= b) | (a != a) ? a : b; }
+static inline double jc_max_f64(double a, double b) { return (a >= b) | (a != a) ? a : b; }
+static inline float jc_min_f32(float a, float b) { return (a <= b) | (a != a) ? a : b; }
+static inline double jc_min_f64(double a, double b) { return (a <= b) | (a != a) ? a : b; }
+
+/* 1 where x > 0, else 0 (NaN too): the derivative of max(x, 0), where the constant wins the tie. */
+static inline float jc_step_f32(float x) { return x > 0.0f ? 1.0f : 0.0f; }
+static inline double jc_step_f64(double x) { return x > 0.0 ? 1.0 : 0.0; }
+
+/* 1, 1/2 at 0, 0 (NaN too): the derivative of max(a, b) in a, at x = a - b. */
+static inline float jc_half_step_f32(float x) { return x > 0.0f ? 1.0f : x == 0.0f ? 0.5f : 0.0f; }
+static inline double jc_half_step_f64(double x) { return x > 0.0 ? 1.0 : x == 0.0 ? 0.5 : 0.0; }
+
+/* ------------------------------------------------------------------------------------------------------- exp and its relatives */
+
+/* x = n ln 2 + r, |r| <= ln(2)/2 (Cody and Waite, 1980). Returns q = e^r - 1 = r + r² P(r), with the rounding of r made good where
+ * `exact`, a constant. *n receives n in its low bits, 1.5 times 2^23 or 2^52 above it. |x| must be far below 2^22.
+ * P: degree 5, r² P in error by 2^-31.1 of q for f32; degree 9, 2^-55.6 for f64. */
+static inline float jc_exp_reduced_f32(float x, uint32_t *n, int exact) {
+    float t = jc_fuse_f32(x, 0x1.715476p+0f, 0x1.8p23f), k = t - 0x1.8p23f;
+    float h = jc_fuse_f32(k, -0x1.62e400p-1f, x);                     /* 15 bits of ln 2: the product is exact */
+    float r = jc_fuse_f32(k, -0x1.7f7d1cp-20f, h), low = jc_fuse_f32(k, -0x1.7f7d1cp-20f, h - r);
+    float p = 0x1.9e779ep-13f;
+    p = jc_madd_f32(p, r, 0x1.6d3a50p-10f);
+    p = jc_madd_f32(p, r, 0x1.1112d6p-7f);
+    p = jc_madd_f32(p, r, 0x1.5554f8p-5f);
+    p = jc_madd_f32(p, r, 0x1.555554p-3f);
+    p = jc_madd_f32(p, r, 0.5f);
+    *n = jc_bits_f32(t);
+    return exact ? r + jc_fuse_f32(r * r, p, low) : jc_fuse_f32(r * r, p, r);
+}
+static inline double jc_exp_reduced_f64(double x, uint64_t *n, int exact) {
+    double t = jc_fuse_f64(x, 0x1.71547652b82fep+0, 0x1.8p52), k = t - 0x1.8p52;
+    double h = jc_fuse_f64(k, -0x1.62e42fefa0000p-1, x);              /* 37 bits of ln 2 */
+    double r = jc_fuse_f64(k, -0x1.cf79abc9e3b3ap-40, h), low = jc_fuse_f64(k, -0x1.cf79abc9e3b3ap-40, h - r);
+    double p = 0x1.ae95be3ae1f0fp-26;
+    p = jc_madd_f64(p, r, 0x1.28a1b811f2b3dp-22);
+    p = jc_madd_f64(p, r, 0x1.71de685512075p-19);
+    p = jc_madd_f64(p, r, 0x1.a019a78d55936p-16);
+    p = jc_madd_f64(p, r, 0x1.a01a018654d46p-13);
+    p = jc_madd_f64(p, r, 0x1.6c16c17edc451p-10);
+    p = jc_madd_f64(p, r, 0x1.1111111115018p-7);
+    p = jc_madd_f64(p, r, 0x1.5555555552233p-5);
+    p = jc_madd_f64(p, r, 0x1.555555555554ep-3);
+    p = jc_madd_f64(p, r, 0x1.0000000000005p-1);
+    *n = jc_bits_f64(t);
+    return exact ? r + jc_fuse_f64(r * r, p, low) : jc_fuse_f64(r * r, p, r);
+}
+
+/* 2^n from the low bits of n: -126..127 for f32, -1022..1023 for f64. */
+static inline float jc_pow2_f32(uint32_t n) { return jc_float_f32((n + 127) << 23); }
+static inline double jc_pow2_f64(uint64_t n) { return jc_float_f64((n + 1023) << 52); }
+
+/* exp(x) = 2^a (1 + q) 2^b with a + b = n: two scalings, so that the result may overflow or become subnormal. 1.0 ulp. */
+static inline float jc_exp_f32(float x) {
+    uint32_t n;
+    x = x > 89.0f ? 89.0f : x;
+    x = x < -105.0f ? -105.0f : x;
+    float q = jc_exp_reduced_f32(x, &n, 0), a = jc_pow2_f32(n >> 1), b = jc_pow2_f32(n - (n >> 1));
+    return jc_fuse_f32(q, a, a) * b;
+}
+static inline double jc_exp_f64(double x) {
+    uint64_t n;
+    x = x > 710.0 ? 710.0 : x;
+    x = x < -746.0 ? -746.0 : x;
+    double q = jc_exp_reduced_f64(x, &n, 0), a = jc_pow2_f64(n >> 1), b = jc_pow2_f64(n - (n >> 1));
+    return jc_fuse_f64(q, a, a) * b;
+}
+
+/* exp(x) - 1 = (2^a q + (2^a - 2^-b)) 2^b: no cancellation, for q is at most 0.42 in magnitude. */
+static inline float jc_expm1_f32(float x) {
+    uint32_t n;
+    x = x > 89.0f ? 89.0f : x;
+    x = x < -20.0f ? -20.0f : x;
+    float q = jc_exp_reduced_f32(x, &n, 1), a = jc_pow2_f32(n >> 1), b = jc_pow2_f32(n - (n >> 1));
+    return jc_fuse_f32(q, a, a - jc_pow2_f32((n >> 1) - n)) * b;
+}
+static inline double jc_expm1_f64(double x) {
+    uint64_t n;
+    x = x > 710.0 ? 710.0 : x;
+    x = x < -40.0 ? -40.0 : x;
+    double q = jc_exp_reduced_f64(x, &n, 1), a = jc_pow2_f64(n >> 1), b = jc_pow2_f64(n - (n >> 1));
+    return jc_fuse_f64(q, a, a - jc_pow2_f64((n >> 1) - n)) * b;
+}
+
+/* tanh(x) = x + x³ P(x²) for |x| < 0.55 (f32: degree 4, in error by 2^-29.7; f64: degree 9, 2^-55.5), else E/(E + 2) with
+ * E = exp(2|x|) - 1 and the sign of x; 1 beyond 9.1 (19.1). */
+static inline float jc_tanh_f32(float x) {
+    uint32_t n;
+    float z = __builtin_fabsf(x), w = x * x;
+    float p = -0x1.995428p-8f;
+    p = jc_madd_f32(p, w, 0x1.58ec32p-6f);
+    p = jc_madd_f32(p, w, -0x1.b91f1cp-5f);
+    p = jc_madd_f32(p, w, 0x1.110cf0p-3f);
+    p = jc_madd_f32(p, w, -0x1.55554ap-2f);
+    float t = z > 9.1f ? 9.1f : z, q = jc_exp_reduced_f32(t + t, &n, 0), s = jc_pow2_f32(n), e = jc_fuse_f32(q, s, s - 1.0f);
+    return z < 0.55f ? jc_fuse_f32(x * w, p, x) : __builtin_copysignf(e / (e + 2.0f), x);
+}
+static inline double jc_tanh_f64(double x) {
+    uint64_t n;
+    double z = __builtin_fabs(x), w = x * x;
+    double p = 0x1.abea11d5d119ep-15;
+    p = jc_madd_f64(p, w, -0x1.b901590c2f284p-13);
+    p = jc_madd_f64(p, w, 0x1.2fa13d294f385p-11);
+    p = jc_madd_f64(p, w, -0x1.7cf384e9e4e38p-10);
+    p = jc_madd_f64(p, w, 0x1.d6c617e030e7fp-9);
+    p = jc_madd_f64(p, w, -0x1.226ddd18e8f27p-7);
+    p = jc_madd_f64(p, w, 0x1.664f45c10fe34p-6);
+    p = jc_madd_f64(p, w, -0x1.ba1ba1ad67b38p-5);
+    p = jc_madd_f64(p, w, 0x1.11111111028aap-3);
+    p = jc_madd_f64(p, w, -0x1.555555555549dp-2);
+    double t = z > 19.1 ? 19.1 : z, q = jc_exp_reduced_f64(t + t, &n, 0), s = jc_pow2_f64(n), e = jc_fuse_f64(q, s, s - 1.0);
+    return z < 0.55 ? jc_fuse_f64(x * w, p, x) : __builtin_copysign(e / (e + 2.0), x);
+}
+
+/* 1/(1 + exp(-x)): y = 1/(1 + exp(|x|)) for x < 0, else 1 - y, so that sigmoid(x) and sigmoid(-x) share all but the last step. With
+ * exp(|x|) = 2^a (1 + q) 2^b, y = 2^-b / (2^a + (2^a q + 2^-b)): 1 + exp is never rounded twice and never overflows. */
+static inline float jc_sigmoid_f32(float x) {
+    uint32_t n;
+    float z = __builtin_fabsf(x);
+    float q = jc_exp_reduced_f32(z > 105.0f ? 105.0f : z, &n, 0), a = jc_pow2_f32(n >> 1), c = jc_pow2_f32((n >> 1) - n);
+    float y = 1.0f / (a + jc_fuse_f32(q, a, c)) * c;
+    return x < 0.0f ? y : 1.0f - y;
+}
+static inline double jc_sigmoid_f64(double x) {
+    uint64_t n;
+    double z = __builtin_fabs(x);
+    double q = jc_exp_reduced_f64(z > 746.0 ? 746.0 : z, &n, 0), a = jc_pow2_f64(n >> 1), c = jc_pow2_f64((n >> 1) - n);
+    double y = 1.0 / (a + jc_fuse_f64(q, a, c)) * c;
+    return x < 0.0 ? y : 1.0 - y;
+}
+
+/* ------------------------------------------------------------------------------------------------------- log and its relatives */
+
+/* log(1 + f) + k ln 2 for 1 + f in [2/3, 4/3] (f32), [√½, √2] (f64).
+ * f32: f + f² P(f), degree 8, in error by 2^-27.6 of log(1 + f).
+ * f64: with s = f/(2 + f), z = s²: f - (f²/2 - s (f²/2 + z Q(z))), degree 6, 2^-59.3 (the form of fdlibm's e_log.c). */
+static inline float jc_log_sum_f32(float f, float k) {
+    float p = -0x1.080324p-3f;
+    p = jc_madd_f32(p, f, 0x1.1e7aeep-3f);
+    p = jc_madd_f32(p, f, -0x1.f31366p-4f);
+    p = jc_madd_f32(p, f, 0x1.1ed302p-3f);
+    p = jc_madd_f32(p, f, -0x1.559da8p-3f);
+    p = jc_madd_f32(p, f, 0x1.99d06ap-3f);
+    p = jc_madd_f32(p, f, -0x1.fffef2p-3f);
+    p = jc_madd_f32(p, f, 0x1.555506p-2f);
+    p = jc_madd_f32(p, f, -0.5f);
+    return jc_fuse_f32(k, 0x1.62e430p-1f, jc_fuse_f32(f * f, p, f));
+}
+static inline double jc_log_sum_f64(double f, double k) {
+    double s = f / (2.0 + f), z = s * s, p = 0x1.2e9a9516640abp-3;
+    p = jc_madd_f64(p, z, 0x1.39ad5a4752cacp-3);
+    p = jc_madd_f64(p, z, 0x1.7465be92e7cdep-3);
+    p = jc_madd_f64(p, z, 0x1.c71c54cfec380p-3);
+    p = jc_madd_f64(p, z, 0x1.2492493df1726p-2);
+    p = jc_madd_f64(p, z, 0x1.999999998568ap-2);
+    p = jc_madd_f64(p, z, 0x1.555555555557cp-1);
+    double h = 0.5 * f * f;
+    double c = jc_fuse_f64(s, jc_madd_f64(p, z, h), k * 0x1.cf79abc9e3b3ap-40);     /* the low part of ln 2 */
+    c = jc_fuse_f64(-0.5 * f, f, c);
+    return jc_fuse_f64(k, 0x1.62e42fefa0000p-1, jc_fuse_f64(f, 1.0, c));
+}
+
+/* log(x): x = 2^k m by the bits of x, a subnormal first scaled up. -inf at 0, NaN below. */
+static inline float jc_log_f32(float x) {
+    int tiny = x < 0x1p-126f;
+    uint32_t u = jc_bits_f32(tiny ? x * 0x1p25f : x), e = (u - 0x3f2aaaabu) & 0xff800000u;
+    float k = (float)(int32_t)e * 0x1p-23f - (tiny ? 25.0f : 0.0f);
+    float y = jc_log_sum_f32(jc_fuse_f32(jc_float_f32(u - e - 0x00800000u), 2.0f, -1.0f), k);     /* 2 (m/2) - 1 */
+    y = x < __builtin_inff() ? y : x;
+    return x > 0.0f ? y : x == 0.0f ? -__builtin_inff() : __builtin_nanf("");
+}
+/* The exponent of a double as a double, from bits of which only the exponent field counts: or-ed into 2^52, and that taken off. */
+static inline double jc_exponent_f64(uint64_t e) { return jc_float_f64((e >> 52) | 0x4330000000000000u) - 0x1p52; }
+static inline double jc_log_f64(double x) {
+    int tiny = x < 0x1p-1022;
+    uint64_t u = jc_bits_f64(tiny ? x * 0x1p54 : x), e = (u - 0x3fe6a09e667f3bcdu + 0x4000000000000000u) & 0xfff0000000000000u;
+    double k = jc_exponent_f64(e) - (tiny ? 1078.0 : 1024.0);
+    double y = jc_log_sum_f64(jc_fuse_f64(jc_float_f64(u - e + 0x3ff0000000000000u), 2.0, -1.0), k);
+    y = x < __builtin_inf() ? y : x;
+    return x > 0.0 ? y : x == 0.0 ? -__builtin_inf() : __builtin_nan("");
+}
+
+/* log(1 + x): only the exponent k is taken from the rounded 1 + x; f = 2^-k x + (2^-k - 1) then has one rounding. Beyond 2^30 (2^60)
+ * log(1 + x) is log(x). */
+static inline float jc_log1p_f32(float x) {
+    uint32_t u = jc_bits_f32(1.0f + x), e = (u - 0x3f2aaaabu) & 0xff800000u;
+    float s = jc_float_f32(0x3f800000u - e);
+    float f = x > 0x1p30f ? jc_fuse_f32(jc_float_f32(u - e - 0x00800000u), 2.0f, -1.0f) : jc_fuse_f32(x, s, s - 1.0f);
+    float y = jc_log_sum_f32(f, (float)(int32_t)e * 0x1p-23f);
+    y = x < __builtin_inff() ? y : x;
+    return x > -1.0f ? y : x == -1.0f ? -__builtin_inff() : __builtin_nanf("");
+}
+static inline double jc_log1p_f64(double x) {
+    uint64_t u = jc_bits_f64(1.0 + x), e = (u - 0x3fe6a09e667f3bcdu + 0x4000000000000000u) & 0xfff0000000000000u;
+    double s = jc_float_f64(0x7ff0000000000000u - e);
+    double f = x > 0x1p60 ? jc_fuse_f64(jc_float_f64(u - e + 0x3ff0000000000000u), 2.0, -1.0) : jc_fuse_f64(x, s, s - 1.0);
+    double y = jc_log_sum_f64(f, jc_exponent_f64(e) - 1024.0);
+    y = x < __builtin_inf() ? y : x;
+    return x > -1.0 ? y : x == -1.0 ? -__builtin_inf() : __builtin_nan("");
+}
+
+/* log(1 + e) for e in [0, 1] or NaN: halved above √2 - 1. */
+static inline float jc_log1p_unit_f32(float e) {
+    int upper = e > 0x1.555556p-2f;
+    return jc_log_sum_f32(upper ? jc_fuse_f32(e, 0.5f, -0.5f) : e, upper ? 1.0f : 0.0f);
+}
+static inline double jc_log1p_unit_f64(double e) {
+    int upper = e > 0x1.a827999fcef32p-2;
+    return jc_log_sum_f64(upper ? jc_fuse_f64(e, 0.5, -0.5) : e, upper ? 1.0 : 0.0);
+}
+
+/* log(1 + exp(x)) = max(x, 0) + log(1 + exp(-|x|)). */
+static inline float jc_softplus_f32(float x) { return (x > 0.0f ? x : 0.0f) + jc_log1p_unit_f32(jc_exp_f32(-__builtin_fabsf(x))); }
+static inline double jc_softplus_f64(double x) { return (x > 0.0 ? x : 0.0) + jc_log1p_unit_f64(jc_exp_f64(-__builtin_fabs(x))); }
+
+/* log(sigmoid(x)) = min(x, 0) - log(1 + exp(-|x|)). */
+static inline float jc_log_sigmoid_f32(float x) { return (x < 0.0f ? x : 0.0f) - jc_log1p_unit_f32(jc_exp_f32(-__builtin_fabsf(x))); }
+static inline double jc_log_sigmoid_f64(double x) { return (x < 0.0 ? x : 0.0) - jc_log1p_unit_f64(jc_exp_f64(-__builtin_fabs(x))); }
+
+/* ------------------------------------------------------------------------------------------------------------------------- erf */
+
+/* erf(x) = x + x P(x²) for |x| < 0.92 (f32: degree 6, 2^-30.0) or 1 (f64: degree 11, 2^-55.9), else 1 - exp(Q(|x|)) with the sign of
+ * x, up to where it is 1 (f32: degree 6 on [0.92, 3.93], 2^-28.6; f64: degree 17 on [1, 5.95], 2^-56.1), all relative to erf. */
+static inline float jc_erf_f32(float x) {
+    uint32_t n;
+    float z = __builtin_fabsf(x), w = x * x;
+    float p = 0x1.4f544ep-14f;
+    p = jc_madd_f32(p, w, -0x1.a6065ep-11f);
+    p = jc_madd_f32(p, w, 0x1.5449dep-8f);
+    p = jc_madd_f32(p, w, -0x1.b80118p-6f);
+    p = jc_madd_f32(p, w, 0x1.ce2d64p-4f);
+    p = jc_madd_f32(p, w, -0x1.812740p-2f);
+    p = jc_madd_f32(p, w, 0x1.06eba8p-3f);
+    float t = z > 3.93f ? 3.93f : z, r = 0x1.9aee26p-13f;
+    r = jc_madd_f32(r, t, -0x1.8ee3a4p-9f);
+    r = jc_madd_f32(r, t, 0x1.6c2b34p-6f);
+    r = jc_madd_f32(r, t, -0x1.a9b46ap-4f);
+    r = jc_madd_f32(r, t, -0x1.463cbcp-1f);
+    r = jc_madd_f32(r, t, -0x1.20af5ap+0f);
+    r = jc_madd_f32(r, t, -0x1.9a5ec0p-13f);
+    float q = jc_exp_reduced_f32(r, &n, 0), s = jc_pow2_f32(n);
+    return z < 0.92f ? jc_fuse_f32(x, p, x) : __builtin_copysignf(jc_fuse_f32(-q, s, 1.0f - s), x);
+}
+static inline double jc_erf_f64(double x) {
+    uint64_t n;
+    double z = __builtin_fabs(x), w = x * x;
+    double p = -0x1.a22671af93e38p-31;
+    p = jc_madd_f64(p, w, 0x1.d3d7de3f555e1p-27);
+    p = jc_madd_f64(p, w, -0x1.5b8bd59c12e01p-23);
+    p = jc_madd_f64(p, w, 0x1.b96b46e6bf286p-20);
+    p = jc_madd_f64(p, w, -0x1.f4c82df45e633p-17);
+    p = jc_madd_f64(p, w, 0x1.f9a296aa4b970p-14);
+    p = jc_madd_f64(p, w, -0x1.c02daeb6cc034p-11);
+    p = jc_madd_f64(p, w, 0x1.565bcceed99b1p-8);
+    p = jc_madd_f64(p, w, -0x1.b82ce311a97c1p-6);
+    p = jc_madd_f64(p, w, 0x1.ce2f21a03f8b9p-4);
+    p = jc_madd_f64(p, w, -0x1.812746b03799dp-2);
+    p = jc_madd_f64(p, w, 0x1.06eba8214db68p-3);
+    double t = z > 5.95 ? 5.95 : z, r = -0x1.5ada318617c7ap-38;
+    r = jc_madd_f64(r, t, 0x1.c1bac3ba5e206p-33);
+    r = jc_madd_f64(r, t, -0x1.0e61924d49707p-28);
+    r = jc_madd_f64(r, t, 0x1.8ecc5a733038bp-25);
+    r = jc_madd_f64(r, t, -0x1.90dbadfab6916p-22);
+    r = jc_madd_f64(r, t, 0x1.1eaa22e13965dp-19);
+    r = jc_madd_f64(r, t, -0x1.22d76854a12c5p-17);
+    r = jc_madd_f64(r, t, 0x1.7eee08b9581bcp-16);
+    r = jc_madd_f64(r, t, -0x1.54193af264f77p-16);
+    r = jc_madd_f64(r, t, -0x1.1b337bc6a0235p-13);
+    r = jc_madd_f64(r, t, 0x1.9407f83e8d339p-11);
+    r = jc_madd_f64(r, t, -0x1.f63f8d311666ap-10);
+    r = jc_madd_f64(r, t, 0x1.ae8e75bf691ecp-12);
+    r = jc_madd_f64(r, t, 0x1.3722a26bdd0a9p-6);
+    r = jc_madd_f64(r, t, -0x1.a4ac5e523ee50p-4);
+    r = jc_madd_f64(r, t, -0x1.45f6274043c5fp-1);
+    r = jc_madd_f64(r, t, -0x1.20dd1fd6165bcp+0);
+    r = jc_madd_f64(r, t, -0x1.0df030b7b4c27p-21);
+    double q = jc_exp_reduced_f64(r, &n, 0), s = jc_pow2_f64(n);
+    return z < 1.0 ? jc_fuse_f64(x, p, x) : __builtin_copysign(jc_fuse_f64(-q, s, 1.0 - s), x);
+}
+
+/* --------------------------------------------------------------------------------------------------- libm: exact, but one by one */
+
+#define JC_LIBM(name) \
+    static inline float jc_##name##_f32(float x) { return name##f(x); } \
+    static inline double jc_##name##_f64(double x) { return name(x); }
+#define JC_LIBM_WIDE(name) /* libm's float version errs by more than 2 ulp */ \
+    static inline float jc_##name##_f32(float x) { return (float)name((double)x); } \
+    static inline double jc_##name##_f64(double x) { return name(x); }
+JC_LIBM(sin)
+JC_LIBM(cos)
+JC_LIBM(tan)
+JC_LIBM(asin)
+JC_LIBM(acos)
+JC_LIBM(atan)
+JC_LIBM_WIDE(sinh)
+JC_LIBM_WIDE(cosh)
+JC_LIBM_WIDE(asinh)
+JC_LIBM_WIDE(acosh)
+JC_LIBM_WIDE(atanh)
+JC_LIBM_WIDE(erfc)
+JC_LIBM_WIDE(lgamma)
+#undef JC_LIBM
+#undef JC_LIBM_WIDE
+static inline float jc_atan2_f32(float y, float x) { return atan2f(y, x); }
+static inline double jc_atan2_f64(double y, double x) { return atan2(y, x); }
+static inline float jc_pow_f32(float x, float y) { return powf(x, y); }
+static inline double jc_pow_f64(double x, double y) { return pow(x, y); }
+
+/* --------------------------------------------------------------------------------------------------------- integers of an index */
+
+/* Quotient and remainder as Python has them: rounded down (up), the remainder with the sign of b. b must not be 0. */
+static inline ptrdiff_t jc_floordiv(ptrdiff_t a, ptrdiff_t b) { return a / b - ((a % b != 0) & ((a % b < 0) != (b < 0))); }
+static inline ptrdiff_t jc_ceildiv(ptrdiff_t a, ptrdiff_t b) { return a / b + ((a % b != 0) & ((a % b < 0) == (b < 0))); }
+static inline ptrdiff_t jc_mod(ptrdiff_t a, ptrdiff_t b) { return a % b + ((a % b != 0) & ((a % b < 0) != (b < 0)) ? b : 0); }
+static inline ptrdiff_t jc_min(ptrdiff_t a, ptrdiff_t b) { return a < b ? a : b; }
+static inline ptrdiff_t jc_max(ptrdiff_t a, ptrdiff_t b) { return a > b ? a : b; }
+
+/* ------------------------------------------------------------------------------------------------------------- streaming stores */
+
+/* Copy a finished line of n values past the cache, for results that outgrow it. The lines must not overlap; dst is aligned as its
+ * type. The thread that stored calls jc_stream_fence before another may read. Elsewhere than on x86 it is a plain copy. The builtins
+ * are named here because <immintrin.h> costs 0.13 s of each compilation; whole vectors matter: 16-byte stores were three times as slow
+ * as 64-byte ones. */
+#if defined(__has_builtin)
+#if __has_builtin(__builtin_nontemporal_store) && defined(__AVX512F__)
+#define JC_STREAM_BYTES 64
+#define JC_STREAM_F32(p, v) __builtin_nontemporal_store(v, (jc_vector_f32 *)(p))
+#define JC_STREAM_F64(p, v) __builtin_nontemporal_store(v, (jc_vector_f64 *)(p))
+#elif __has_builtin(__builtin_nontemporal_store) && defined(__AVX__)
+#define JC_STREAM_BYTES 32
+#define JC_STREAM_F32(p, v) __builtin_nontemporal_store(v, (jc_vector_f32 *)(p))
+#define JC_STREAM_F64(p, v) __builtin_nontemporal_store(v, (jc_vector_f64 *)(p))
+#elif __has_builtin(__builtin_ia32_movntps512) && defined(__AVX512F__)
+#define JC_STREAM_BYTES 64
+#define JC_STREAM_F32 __builtin_ia32_movntps512
+#define JC_STREAM_F64 __builtin_ia32_movntpd512
+#elif __has_builtin(__builtin_ia32_movntps256) && defined(__AVX__)
+#define JC_STREAM_BYTES 32
+#define JC_STREAM_F32 __builtin_ia32_movntps256
+#define JC_STREAM_F64 __builtin_ia32_movntpd256
+#endif
+#endif
+#if defined(JC_STREAM_BYTES)
+typedef float jc_vector_f32 __attribute__((vector_size(JC_STREAM_BYTES)));
+typedef double jc_vector_f64 __attribute__((vector_size(JC_STREAM_BYTES)));
+static inline void jc_stream_f32(float *restrict dst, const float *restrict src, ptrdiff_t n) {
+    const ptrdiff_t width = JC_STREAM_BYTES / sizeof *src;
+    ptrdiff_t i = 0;
+    for (; i < n && ((uintptr_t)(dst + i) & 63); ++i) dst[i] = src[i];              /* up to a cache line */
+    for (; i + width <= n; i += width) { jc_vector_f32 v; memcpy(&v, src + i, sizeof v); JC_STREAM_F32(dst + i, v); }
+    for (; i < n; ++i) dst[i] = src[i];
+}
+static inline void jc_stream_f64(double *restrict dst, const double *restrict src, ptrdiff_t n) {
+    const ptrdiff_t width = JC_STREAM_BYTES / sizeof *src;
+    ptrdiff_t i = 0;
+    for (; i < n && ((uintptr_t)(dst + i) & 63); ++i) dst[i] = src[i];
+    for (; i + width <= n; i += width) { jc_vector_f64 v; memcpy(&v, src + i, sizeof v); JC_STREAM_F64(dst + i, v); }
+    for (; i < n; ++i) dst[i] = src[i];
+}
+static inline void jc_stream_fence(void) { __builtin_ia32_sfence(); }
+#else
+static inline void jc_stream_f32(float *restrict dst, const float *restrict src, ptrdiff_t n) { memcpy(dst, src, (size_t)n * sizeof *src); }
+static inline void jc_stream_f64(double *restrict dst, const double *restrict src, ptrdiff_t n) { memcpy(dst, src, (size_t)n * sizeof *src); }
+static inline void jc_stream_fence(void) {}
+#endif
