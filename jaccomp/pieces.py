@@ -1,7 +1,8 @@
 """Do the written pieces of a target cover it exactly once? A proof, or a `SpecError`.
 
-A piece is `y[t, c*i + d] = ...` with i over `0..L-1`: per axis an arithmetic progression (c, d, L). Pieces may differ
-on one axis; there, progressions of stride 1 must be consecutive intervals, those of stride c the c remainders.
+A piece is `y[t, c*i + d] = ...` with i over `0..L-1`: per axis an arithmetic progression (c, d, L), also where several
+indices are its digits, `y[t, K*g + k]`. Pieces may differ on one axis; there, progressions of stride 1 must be
+consecutive intervals, those of stride c the c remainders.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import sympy as sp
 
 from jaccomp.domains import axis_ranges, hull, proves
 from jaccomp.errors import SpecError
-from jaccomp.program import AXES, Constraint, Equation, Tensor, Term, expand
+from jaccomp.program import AXES, Constraint, Domain, Equation, Tensor, Term, expand
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +50,7 @@ def _images(what: str, target: Tensor, piece: Equation, name: str) -> list[Progr
     images: list[Progression | None] = []
     term = piece.terms[0] if piece.terms else Term(sp.S.Zero)
     plain = axis_ranges(target)
+    seen: set[sp.Symbol] = set()
     for axis, extent in zip(AXES, target.shape, strict=False):
         link = next((c for c in term.domain if c.equality and axis in c.expr.free_symbols and not c.is_data), None)
         if link is None:
@@ -56,13 +58,43 @@ def _images(what: str, target: Tensor, piece: Equation, name: str) -> list[Progr
             continue
         slope = link.expr.coeff(axis)
         value = expand(-(link.expr - slope * axis) / slope)
-        sources = [b for b in term.bound if b in value.free_symbols]
-        if len(sources) != 1:
-            raise SpecError(what, f"an index of {name!r} on the left is {value}.", "Write c*i + d in one index i.")
-        low, high = hull(term, sources[0], plain)
-        stride = value.coeff(sources[0])
-        images.append(Progression(stride, expand(value - stride * sources[0] + stride * low), expand(high - low + 1)))
+        progression = _progression(term, value, plain)
+        own = value.free_symbols & set(term.bound)
+        if progression is None or own & seen:
+            raise SpecError(
+                what,
+                f"an index of {name!r} on the left is {value}.",
+                "Write c*i + d in one index i, or mixed radix, K*g + k with k over 0..K-1.",
+            )
+        seen |= own
+        images.append(progression)
     return images
+
+
+def _progression(term: Term, value: sp.Expr, given: Domain) -> Progression | None:
+    """What an affine expression runs through, each value once: `c*i + d`, or digits `K*g + k` that fill it.
+
+    Each digit must have a range of its own; its stride must be the number of values below it times theirs.
+    """
+    digits = [b for b in term.bound if b in value.free_symbols]
+    ends = {b: hull(term, b, given) for b in digits}
+    if len(digits) > 1 and any(_digits_of(c, digits) > 1 for c in term.domain if not c.equality):
+        return None
+    offset = expand(value.xreplace({b: low for b, (low, _) in ends.items()}))
+    lengths = {b: expand(high - low + 1) for b, (low, high) in ends.items()}
+    for lowest in digits:
+        stride, length = value.coeff(lowest), lengths[lowest]
+        rest = [b for b in digits if b != lowest]
+        while following := next((b for b in rest if expand(value.coeff(b) - stride * length) == 0), None):
+            length = expand(length * lengths[following])
+            rest.remove(following)
+        if not rest:
+            return Progression(stride, offset, length)
+    return None
+
+
+def _digits_of(constraint: Constraint, digits: list[sp.Symbol]) -> int:
+    return sum(b in constraint.expr.free_symbols for b in digits)
 
 
 def _bare(what: str, term: Term, axis: sp.Symbol, extent: sp.Expr, name: str) -> Progression | None:
