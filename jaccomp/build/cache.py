@@ -129,9 +129,8 @@ class Cache:
                 "Free some space, or name another directory in JACCOMP_CACHE_DIR.",
             ) from None
         if first:
-            store.warn(
-                f"{self.root} cannot be written ({failure.strerror or failure}); results are kept until this process ends."
-            )
+            why = failure.strerror or failure
+            store.warn(f"{self.root} cannot be written ({why}); results are kept until this process ends.")
         return entry
 
     def _write(self, root: Path, kind: str, key: str, facts: dict[str, Any], files: dict[str, bytes]) -> Entry:

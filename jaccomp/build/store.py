@@ -58,7 +58,7 @@ def prepare(directory: Path) -> Path:
 
 
 def _tighten(directory: Path, only_if_empty: bool = False) -> None:
-    if stat.S_IMODE(os.stat(directory).st_mode) & 0o077 and not (only_if_empty and any(os.scandir(directory))):
+    if stat.S_IMODE(os.stat(directory).st_mode) & 0o077 and not (only_if_empty and os.listdir(directory)):
         os.chmod(directory, 0o700)
 
 
