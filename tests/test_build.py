@@ -515,10 +515,12 @@ def test_the_doctor_reports_each_fact_with_a_remedy(monkeypatch, tmp_path):
     assert all(finding.detail for finding in healthy.values())
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(np, "get_include", lambda: str(tmp_path))
+    monkeypatch.setitem(sys.modules, "scipy.linalg.cython_blas", None)
+    monkeypatch.setitem(sys.modules, "Cython", None)
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("JACCOMP_CACHE_DIR", str(tmp_path / "file"))
     ill = {finding.name: finding for finding in doctor() if not finding.ok}
-    assert sorted(ill) == ["C compiler", "OpenMP", "cache directory", "headers"]
+    assert sorted(ill) == ["BLAS", "C compiler", "Cython", "OpenMP", "cache directory", "headers"]
     assert all(finding.remedy and "\n" not in finding.detail for finding in ill.values())
 
 

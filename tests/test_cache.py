@@ -15,7 +15,17 @@ from pathlib import Path
 
 import pytest
 
-from jaccomp.build import Source, cache, compile_module, default_cache, environment, load_module, source_key, store
+from jaccomp.build import (
+    Source,
+    cache,
+    compile_module,
+    default_cache,
+    environment,
+    layer_key,
+    load_module,
+    source_key,
+    store,
+)
 from jaccomp.build.cache import Cache
 from jaccomp.errors import BuildError
 
@@ -261,7 +271,7 @@ DAMAGE = [
 def test_a_damaged_module_is_a_miss_with_a_warning(harm, victim, shared_build, directory):
     shutil.copytree(shared_build, directory)
     path = next((directory / store.LAYOUT / "modules").glob("*/*.so"))
-    harm(path if victim == "binary" else path.with_name(cache.MANIFEST))
+    harm(path if victim == "binary" else path.with_name(store.MANIFEST))
     with pytest.warns(RuntimeWarning) as warned:
         made = compile_module(TINY)
     assert "making it again" in str(warned[0].message)
@@ -303,8 +313,11 @@ def test_keys_depend_on_all_they_should_and_on_nothing_else(monkeypatch):
     assert (
         len({key, source_key("spec2", "options"), source_key("spec", "options2"), source_key("specoptions", "")}) == 4
     )
+    layer = layer_key("softmax", "options")
+    assert len({key, layer, layer_key("softmin", "options"), layer_key("softmax", "")}) == 4
     monkeypatch.setattr(environment, "package_digest", lambda: "another jaccomp")
     assert source_key("spec", "options") != key
+    assert layer_key("softmax", "options") != layer
 
 
 def test_keys_are_the_same_under_any_hash_seed():
@@ -453,7 +466,7 @@ def filled(ages: dict[str, float]) -> Cache:
     opened = default_cache()
     for key, days in ages.items():
         entry = opened.put("sources", key, {}, {"x.txt": b"0" * 1000})
-        manifest = entry.paths["x.txt"].with_name(cache.MANIFEST)
+        manifest = entry.paths["x.txt"].with_name(store.MANIFEST)
         os.utime(manifest, (time.time() - days * 86400,) * 2)
     return opened
 

@@ -9,21 +9,23 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from jaccomp.build.cache import Cache, Stats, default_cache, source_key
+    from jaccomp.build.cache import Cache, default_cache, layer_key, source_key
     from jaccomp.build.compiler import compile_into, compile_module
     from jaccomp.build.diagnosis import Finding, doctor
     from jaccomp.build.environment import package_digest
     from jaccomp.build.flags import BANNED, MARCHES, Flags
+    from jaccomp.build.housekeeping import Stats
     from jaccomp.build.loader import load_module
     from jaccomp.build.source import Source, check_module_name
     from jaccomp.build.toolchain import Toolchain, find_toolchain
 
 _HOME = {
-    "cache": ("Cache", "Stats", "default_cache", "source_key"),
+    "cache": ("Cache", "default_cache", "layer_key", "source_key"),
     "compiler": ("compile_into", "compile_module"),
     "diagnosis": ("Finding", "doctor"),
     "environment": ("package_digest",),
     "flags": ("BANNED", "MARCHES", "Flags"),
+    "housekeeping": ("Stats",),
     "loader": ("load_module",),
     "source": ("Source", "check_module_name"),
     "toolchain": ("Toolchain", "find_toolchain"),
@@ -45,6 +47,7 @@ __all__ = [
     "default_cache",
     "doctor",
     "find_toolchain",
+    "layer_key",
     "load_module",
     "package_digest",
     "source_key",

@@ -15,20 +15,22 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jaccomp.build import environment, store
 from jaccomp.build.source import Source
+from jaccomp.build.store import MANIFEST
 from jaccomp.build.toolchain import find_toolchain
 from jaccomp.errors import BuildError
 
-KINDS = ("sources", "modules", "index", "failed")
+if TYPE_CHECKING:
+    from jaccomp.build.housekeeping import Stats
+
 FORMAT = 1
-MANIFEST = "manifest.json"
 _A_DAY = 86400.0
 
 
@@ -50,24 +52,14 @@ class Module:
     path: Path
 
 
-@dataclass(frozen=True, slots=True)
-class Stats:
-    """How much there is: `entries` and `bytes` per kind, in the order of `KINDS`, under `directory`."""
-
-    directory: Path
-    private: str
-    entries: dict[str, int]
-    bytes: dict[str, int]
-
-    @property
-    def total(self) -> int:
-        """Bytes of all kinds."""
-        return sum(self.bytes.values())
-
-
 def source_key(spec: str, options: str) -> str:
     """The level-1 key: `spec` and `options` in their canonical spelling, and the jaccomp that would read them."""
     return environment.digest(["source", FORMAT, spec, options, environment.package_digest()])
+
+
+def layer_key(name: str, options: str) -> str:
+    """What to `recall` a layer of the library by: its name is enough, and a changed jaccomp makes another."""
+    return environment.digest(["layer", name, options, environment.package_digest()])
 
 
 def _surroundings(march: str) -> list[str]:
@@ -223,51 +215,24 @@ class Cache:
 
     def stats(self) -> Stats:
         """Entries and bytes of each kind under `root`."""
-        entries = dict.fromkeys(KINDS, 0)
-        sizes = dict.fromkeys(KINDS, 0)
-        for kind, folder in self._folders():
-            entries[kind] += 1
-            sizes[kind] += _size(folder)
-        return Stats(self.root, self.private, entries, sizes)
+        from jaccomp.build import housekeeping
+
+        return housekeeping.stats(self.root, self.private)
 
     def clear(self) -> Stats:
         """Remove every entry; what was there before. Modules that are loaded stay loaded."""
-        before = self.stats()
-        for _, folder in self._folders():
-            _remove(folder)
-        locks = self.root / "locks"
-        if locks.is_dir():
-            _remove(locks)
-        return before
+        from jaccomp.build import housekeeping
+
+        return housekeeping.clear(self.root, self.private)
 
     def prune(self, *, max_bytes: int | None = None, max_days: float | None = None) -> int:
-        """Remove entries unused for more than `max_days`, then the longest unused until `max_bytes` remain; how many
-        went.
-        """
-        now = time.time()
-        aged = sorted(((_last_use(folder), str(folder), folder) for _, folder in self._folders()), reverse=True)
-        removed = kept = 0
-        for used, _, folder in aged:
-            size = _size(folder)
-            if (max_days is not None and now - used > max_days * _A_DAY) or (
-                max_bytes is not None and kept + size > max_bytes
-            ):
-                _remove(folder)
-                removed += 1
-            else:
-                kept += size
-        return removed
+        """Remove entries unused for `max_days`, then the longest unused until `max_bytes` remain; how many went."""
+        from jaccomp.build import housekeeping
+
+        return housekeeping.prune(self.root, max_bytes, max_days)
 
     def _roots(self) -> tuple[Path, ...]:
         return (self.root,) if self._overflow is None else (self.root, self._overflow)
-
-    def _folders(self) -> Iterator[tuple[str, Path]]:
-        for kind in KINDS:
-            try:
-                names = sorted(os.listdir(self.root / kind))
-            except OSError:
-                continue
-            yield from ((kind, self.root / kind / name) for name in names)
 
 
 def _verified(folder: Path, kind: str, key: str, text: bytes) -> Entry:
@@ -321,34 +286,6 @@ def _mark_as_used(manifest: Path) -> None:
     with suppress(OSError):
         if time.time() - manifest.stat().st_mtime > _A_DAY:
             os.utime(manifest)
-
-
-def _last_use(folder: Path) -> float:
-    for path in (folder / MANIFEST, folder):
-        with suppress(OSError):
-            return path.stat().st_mtime
-    return 0.0
-
-
-def _size(folder: Path) -> int:
-    total = 0
-    with suppress(OSError):
-        for item in os.scandir(folder):
-            with suppress(OSError):
-                total += item.stat(follow_symlinks=False).st_size
-    return total
-
-
-def _remove(folder: Path) -> None:
-    """Remove a folder of files, its manifest first: from then on it is a miss, not a damaged entry."""
-    with suppress(OSError):
-        (folder / MANIFEST).unlink()
-    with suppress(OSError):
-        for item in list(os.scandir(folder)):
-            with suppress(OSError):
-                os.unlink(item.path)
-    with suppress(OSError):
-        folder.rmdir()
 
 
 _OPEN: dict[tuple[str, str], Cache] = {}

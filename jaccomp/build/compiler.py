@@ -8,7 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from jaccomp.build import environment, store
-from jaccomp.build.cache import MANIFEST, Cache, default_cache
+from jaccomp.build.cache import Cache, default_cache
 from jaccomp.build.flags import Flags
 from jaccomp.build.source import Source
 from jaccomp.build.toolchain import Toolchain, ask_version, find_toolchain
@@ -77,7 +77,7 @@ def _build(source: Source, flags: Flags, toolchain: Toolchain, cache: Cache) -> 
     found = cache.find_module(key)
     if found is not None:
         return found.path
-    with cache.lock(key, done=lambda: (cache.root / "modules" / key / MANIFEST).exists()):
+    with cache.lock(key, done=lambda: (cache.root / "modules" / key / store.MANIFEST).exists()):
         found = cache.find_module(key)  # another process may have made it meanwhile
         if found is not None:
             return found.path

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.util import find_spec
+from importlib import import_module
 
 from jaccomp.build import attempt, environment, store, translate
 from jaccomp.build.toolchain import Toolchain, ask_version, find_toolchain
@@ -94,16 +94,15 @@ def _cache_writable() -> str:
 
 
 def _blas() -> str:
-    spec = find_spec("scipy.linalg.cython_blas")
-    if spec is None:
-        raise BuildError("BLAS", "scipy.linalg.cython_blas is not there.", "Install SciPy: python -m pip install scipy")
-    from importlib import import_module
-
-    functions = import_module("scipy.linalg.cython_blas").__pyx_capi__
-    missing = [name for name in ("sgemm", "dgemm") if name not in functions]
+    try:
+        blas = import_module("scipy.linalg.cython_blas")
+        version = import_module("scipy").__version__
+    except ImportError as error:
+        raise BuildError("BLAS", f"SciPy's is not there: {error}.", "Install it: python -m pip install scipy") from None
+    missing = [name for name in ("sgemm", "dgemm") if name not in blas.__pyx_capi__]
     if missing:
-        raise BuildError("BLAS", f"SciPy does not export {', '.join(missing)}.", "Install a newer SciPy.")
-    return f"scipy {import_module('scipy').__version__}"
+        raise BuildError("BLAS", f"SciPy {version} does not export {', '.join(missing)}.", "Install a newer SciPy.")
+    return f"SciPy {version}"
 
 
 _LOOKS: dict[str, Callable[[], str]] = {

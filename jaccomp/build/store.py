@@ -13,9 +13,12 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
+from itertools import count
 from pathlib import Path
 
 LAYOUT = "v1"
+MANIFEST = "manifest.json"
+_COUNT = count()
 
 
 def refusal(path: Path) -> str:
@@ -66,7 +69,7 @@ def write_atomically(path: Path, content: bytes, mode: int = 0o600) -> None:
     """Make `path` hold `content`, all of it or none: temporary, sync, rename. Raises `OSError`, and then leaves
     nothing behind.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{time.monotonic_ns():x}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{next(_COUNT)}.{time.time_ns():x}.tmp")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
     try:
         with os.fdopen(descriptor, "wb") as file:
