@@ -16,9 +16,10 @@ import numpy as np
 import sympy as sp
 from sympy.functions.elementary.integers import RoundFunction
 
+from jaccomp.domains import axis_ranges, position
 from jaccomp.errors import StageError
 from jaccomp.notation import Access
-from jaccomp.program import Equation, Program, Term
+from jaccomp.program import Equation, Program, Tensor, Term
 from jaccomp.reference import indices, scalars
 from jaccomp.reference.scalars import Array
 
@@ -63,7 +64,9 @@ def evaluate(
         for equation in program.equations:
             target = declared[equation.target]
             shape = tuple(_extent(e, constants) for e in target.shape)
-            frame = _Frame(program.name, equation, constants, values, kind, shape, largest_box, smallest_einsum)
+            frame = _Frame(
+                program.name, equation, constants, values, kind, target.shape, shape, largest_box, smallest_einsum
+            )
             out = frame.value()
             if target.dtype == "int64" and out.dtype != np.int64:
                 out = np.asarray(scalars.real(out), dtype=np.float64).astype(np.int64)
@@ -89,6 +92,7 @@ class _Frame:
     constants: Mapping[str, Any]
     values: Mapping[str, Array]
     dtype: np.dtype[Any]
+    extents: tuple[sp.Expr, ...]
     shape: tuple[int, ...]
     largest_box: int
     smallest_einsum: int
@@ -280,30 +284,13 @@ class _Box:
         return np.where(hit.any(axis=-1), value, identity), self.linear(first)
 
     def linear(self, first: Array) -> Array:
-        """The published position: the index itself if there is one, else their mixed radix over their own ranges."""
-        bound = self.term.bound
+        """The published position (`domains.position`) of the extremum at a flat place of the box."""
+        equation, bound = self.frame.equation, self.term.bound
         where = np.unravel_index(first, self.lengths[self.rank :]) if bound else ()
-        at = [k + self.ranges[b][0] for k, b in zip(where, bound, strict=True)]
-        if len(bound) == 1:
-            return np.asarray(at[0], dtype=np.int64)
-        position: Any = np.zeros(first.shape, dtype=np.int64)
-        for value, b in zip(at, bound, strict=True):
-            low, high = self.declared_range(b)
-            position = position * (high - low) + (value - low)
-        return np.asarray(position, dtype=np.int64)
-
-    def declared_range(self, index: sp.Symbol) -> Range:
-        """[start, stop) of a bound index from the first of its constraints that name no other index."""
-
-        def leaf(one: sp.Expr) -> int:
-            return int(self.frame.constants[one.name])
-
-        free = set(self.order)
-        low = [e for e in self.term.lower_bounds(index) if not (e.free_symbols & free)]
-        high = [e for e in self.term.upper_bounds(index) if not (e.free_symbols & free)]
-        if not low or not high:
-            raise StageError(self.frame.what, f"the position over several indices needs a fixed range of {index}.")
-        return int(indices.integer(low[0], leaf)), int(indices.integer(high[0], leaf))
+        at: dict[str, Any] = {b.name: k + self.ranges[b][0] for k, b in zip(where, bound, strict=True)}
+        meaning = position(self.term, axis_ranges(Tensor(equation.target, self.frame.extents)))
+        value = indices.integer(meaning, lambda one: at.get(one.name, self.frame.constants.get(one.name)))
+        return np.broadcast_to(np.asarray(value, dtype=np.int64), first.shape)
 
     # Integers
 
@@ -369,9 +356,9 @@ class _Box:
     def real(self, expr: sp.Expr, mask: Any) -> Array:
         """A body's value over the grid, in the dtype of the evaluation. The mask is where the value matters."""
         if mask is not self.mask:
-            return self._real(expr, mask)
+            return np.asarray(self._real(expr, mask))
         if expr not in self.memo:
-            self.memo[expr] = self._real(expr, mask)
+            self.memo[expr] = np.asarray(self._real(expr, mask))
         return self.memo[expr]
 
     def _real(self, expr: sp.Expr, mask: Any) -> Array:

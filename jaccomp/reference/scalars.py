@@ -23,6 +23,7 @@ import sympy as sp
 
 from jaccomp.calculus import functions as fn
 
+COMPLEX_STEP = 2.0**-500  # its square is far below any value, and x + i step loses no digit of either
 Array = np.ndarray[Any, np.dtype[Any]]
 Function = Callable[[Array], Array]
 
@@ -49,6 +50,28 @@ def real(z: Array) -> Array:
     if is_object(z):
         return _elementwise(_real_part)(z)
     return z.real
+
+
+def complex_step(dtype: np.dtype[Any]) -> Any:
+    """The infinitesimal of a dtype: a float, or an `mpf` at mpmath's current precision."""
+    return mpmath.mpf(10) ** (-2 * mpmath.mp.dps) if dtype == np.dtype(object) else COMPLEX_STEP
+
+
+def perturbed(values: Array, direction: Array) -> Array:
+    """`values + i step direction`, complex128 or objects of `mpc`; plain where the direction is 0."""
+    if is_object(values):
+        step = complex_step(values.dtype)
+        return _elementwise(lambda v, d: mpmath.mpc(v, step * d) if d else v)(values, direction)
+    return np.asarray(values + 1j * (COMPLEX_STEP * direction))
+
+
+def derivative(values: Array) -> Array:
+    """The derivative that `perturbed` values carry."""
+    values = np.asarray(values)
+    if is_object(values):
+        step = complex_step(values.dtype)
+        return _elementwise(lambda v: v.imag / step if isinstance(v, mpmath.mpc) else mpmath.mpf(0))(values)
+    return np.asarray(values.imag / COMPLEX_STEP)
 
 
 def constant(value: sp.Expr, dtype: np.dtype[Any]) -> Array:
@@ -109,7 +132,7 @@ def step(z: Array) -> Array:
 
 def half_step(z: Array) -> Array:
     """1 where z > 0, 1/2 at 0, else 0."""
-    return np.asarray((step(z) + 1 - step(-z)) / 2)
+    return np.asarray((step(z) + 1 - step(np.asarray(-z))) / 2)
 
 
 def _positive(z: Array) -> Array:
@@ -123,7 +146,7 @@ def floor(z: Array) -> Array:
 
 
 def ceiling(z: Array) -> Array:
-    return -floor(-z)
+    return np.asarray(-floor(np.asarray(-z)))
 
 
 def finite(z: Array) -> Array:
@@ -283,7 +306,7 @@ def larger(a: Array, b: Array, constant_wins: bool = False) -> Array:
 
 
 def smaller(a: Array, b: Array, constant_wins: bool = False) -> Array:
-    return -larger(-a, -b, constant_wins)
+    return np.asarray(-larger(np.asarray(-a), np.asarray(-b), constant_wins))
 
 
 def _mp_unary(function: Callable[[Any], Any]) -> Function:
@@ -305,6 +328,29 @@ def _inside(function: Callable[[Any], Any], low: Any, high: Any) -> Callable[[An
     return lambda v: function(v) if low <= _real_part(v) <= high else mpmath.nan
 
 
+def _carried(function: Callable[[Any], Any], rise: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """`function` of an `mpf`; of an `mpc`, `function(re) + i im rise(re)`.
+
+    For the functions whose complex form in mpmath is accurate as a vector only and loses an infinitesimal part.
+    """
+
+    def apply(v: Any) -> Any:
+        if not isinstance(v, mpmath.mpc):
+            return function(v)
+        return mpmath.mpc(function(v.real), v.imag * rise(v.real))
+
+    return apply
+
+
+def _mp_gauss(x: Any) -> Any:
+    """What erf is the integral of."""
+    return 2 / mpmath.sqrt(mpmath.pi) * mpmath.exp(-x * x)
+
+
+def _mp_arc(x: Any) -> Any:
+    return 1 / mpmath.sqrt((1 - x) * (1 + x))
+
+
 def _pair(of_numpy: Function, of_mpmath: Callable[[Any], Any]) -> Function:
     exact = _mp_unary(of_mpmath)
     return lambda z: exact(z) if is_object(z) else of_numpy(z)
@@ -312,23 +358,32 @@ def _pair(of_numpy: Function, of_mpmath: Callable[[Any], Any]) -> Function:
 
 APPLY_EXP: Function = _pair(exp, _limits(mpmath.exp, mpmath.mpf(0), mpmath.inf))
 
+_ONE = mpmath.mpf(1)
+_TANH = _limits(_carried(mpmath.tanh, lambda x: mpmath.sech(x) ** 2), -_ONE, _ONE)
+_ERF = _limits(_carried(mpmath.erf, _mp_gauss), -_ONE, _ONE)
+_ERFC = _limits(_carried(mpmath.erfc, lambda x: -_mp_gauss(x)), 2 * _ONE, 0 * _ONE)
+
 UNARY: dict[type, Function] = {
     sp.exp: APPLY_EXP,
     sp.log: _pair(log, _mp_log),
     sp.sin: _pair(np.sin, mpmath.sin),
     sp.cos: _pair(np.cos, mpmath.cos),
     sp.tan: _pair(np.tan, mpmath.tan),
-    sp.asin: _pair(np.arcsin, _inside(mpmath.asin, -1, 1)),
-    sp.acos: _pair(np.arccos, _inside(mpmath.acos, -1, 1)),
-    sp.atan: _pair(np.arctan, lambda v: mpmath.atan(v) if abs(v) != mpmath.inf else mpmath.sign(v) * mpmath.pi / 2),
+    sp.asin: _pair(np.arcsin, _inside(_carried(mpmath.asin, _mp_arc), -1, 1)),
+    sp.acos: _pair(np.arccos, _inside(_carried(mpmath.acos, lambda x: -_mp_arc(x)), -1, 1)),
+    sp.atan: _pair(np.arctan, _carried(mpmath.atan, lambda x: 1 / (1 + x * x))),
     sp.sinh: _pair(np.sinh, _limits(mpmath.sinh, -mpmath.inf, mpmath.inf)),
     sp.cosh: _pair(np.cosh, _limits(mpmath.cosh, mpmath.inf, mpmath.inf)),
-    sp.tanh: _pair(np.tanh, _limits(mpmath.tanh, mpmath.mpf(-1), mpmath.mpf(1))),
+    sp.tanh: _pair(
+        np.tanh, _limits(_carried(mpmath.tanh, lambda x: mpmath.sech(x) ** 2), mpmath.mpf(-1), mpmath.mpf(1))
+    ),
     sp.asinh: _pair(np.arcsinh, _limits(mpmath.asinh, -mpmath.inf, mpmath.inf)),
     sp.acosh: _pair(np.arccosh, _limits(_inside(mpmath.acosh, 1, mpmath.inf), mpmath.nan, mpmath.inf)),
     sp.atanh: _pair(np.arctanh, _inside(mpmath.atanh, -1, 1)),
-    sp.erf: _pair(scipy.special.erf, _limits(mpmath.erf, mpmath.mpf(-1), mpmath.mpf(1))),
-    sp.erfc: _pair(scipy.special.erfc, _limits(mpmath.erfc, mpmath.mpf(2), mpmath.mpf(0))),
+    sp.erf: _pair(scipy.special.erf, _ERF),
+    sp.erfc: _pair(
+        scipy.special.erfc, _limits(_carried(mpmath.erfc, lambda x: -_mp_gauss(x)), mpmath.mpf(2), mpmath.mpf(0))
+    ),
     sp.Abs: absolute,
     sp.sign: sign,
     sp.floor: floor,
@@ -336,7 +391,7 @@ UNARY: dict[type, Function] = {
     fn.Sigmoid: sigmoid,
     fn.Softplus: softplus,
     fn.Log1p: _pair(log1p, lambda v: mpmath.nan if _real_part(v) < -1 else mpmath.log1p(v)),
-    fn.Expm1: _pair(expm1, _limits(mpmath.expm1, mpmath.mpf(-1), mpmath.inf)),
+    fn.Expm1: _pair(expm1, _limits(_carried(mpmath.expm1, mpmath.exp), mpmath.mpf(-1), mpmath.inf)),
     fn.Step: step,
     fn.HalfStep: half_step,
     fn.InverseRoot: inverse_root,
