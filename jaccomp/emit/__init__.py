@@ -1,0 +1,1 @@
+"""Kernels to Cython text: Python decides, the templates spell."""

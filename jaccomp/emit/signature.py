@@ -1,0 +1,171 @@
+"""Programs -> Signature: extents from SymPy to plain data, and which axes determine which sizes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import reduce
+
+import sympy as sp
+
+from jaccomp.binding import Apply, Extent, Name, ScalarForm, Signature, Solution, TensorForm, Whole
+from jaccomp.emit.bundle import Bundle, Side
+from jaccomp.errors import StageError
+from jaccomp.program import Tensor
+
+Label = Callable[[str], str]
+
+
+def extent(expr: sp.Expr, label: Label) -> Extent:
+    """An integer expression in sizes and integer scalars as plain data. Raises `StageError` for another function."""
+    match expr:
+        case sp.Integer():
+            return Whole(int(expr))
+        case sp.Symbol():
+            return Name(label(expr.name))
+        case sp.floor():
+            return _quotient("floordiv", expr.args[0], label)
+        case sp.ceiling():
+            return _quotient("ceildiv", expr.args[0], label)
+        case sp.Mod():
+            return Apply("mod", (extent(expr.args[0], label), extent(expr.args[1], label)))
+        case sp.Max() | sp.Min():
+            op = "max" if isinstance(expr, sp.Max) else "min"
+            return Apply(op, tuple(extent(one, label) for one in sorted(expr.args, key=sp.default_sort_key)))
+        case sp.Abs():
+            one = extent(expr.args[0], label)
+            return Apply("max", (one, Apply("mul", (Whole(-1), one))))
+    numerator, denominator = sp.fraction(sp.together(expr))
+    if denominator != 1:
+        return _quotient("floordiv", expr, label)
+    match expr:
+        case sp.Add():
+            return Apply("add", tuple(extent(one, label) for one in _positive_first(expr.as_ordered_terms())))
+        case sp.Mul():
+            return Apply("mul", tuple(extent(one, label) for one in expr.as_ordered_factors()))
+        case sp.Pow(args=(base, sp.Integer() as power)) if 0 < power <= 16:
+            return Apply("mul", (extent(base, label),) * int(power))
+    raise StageError("emit", f"the extent {expr} is not made of sums, products, floor, ceiling, Mod, Max and Min.")
+
+
+def _quotient(op: str, expr: sp.Expr, label: Label) -> Extent:
+    numerator, denominator = sp.fraction(sp.together(expr))
+    over, under = extent(sp.expand(numerator), label), extent(sp.expand(denominator), label)
+    if under == Whole(1):
+        return over
+    return Apply("ceildiv" if op == "ceildiv" else "floordiv", (over, under))
+
+
+def _positive_first(terms: Sequence[sp.Expr]) -> list[sp.Expr]:
+    return sorted(terms, key=lambda one: bool(one.could_extract_minus_sign()))
+
+
+def solutions(shapes: Sequence[sp.Expr], sizes: Sequence[sp.Symbol], label: Label) -> tuple[Solution, ...]:
+    """How each extent that is linear in a size, and no size by itself, determines it."""
+    found: list[Solution] = []
+    for expr in dict.fromkeys(shapes):
+        for size in sizes:
+            flat = sp.expand(expr)
+            if expr == size or size not in flat.free_symbols:
+                continue
+            rest = flat.xreplace({size: sp.S.Zero})
+            factor = sp.expand((flat - rest) / size)
+            if size in factor.free_symbols or factor.has(sp.zoo, sp.nan) or rest.has(sp.zoo, sp.nan):
+                continue
+            found.append(Solution(extent(expr, label), label(size.name), extent(factor, label), extent(rest, label)))
+    return tuple(found)
+
+
+def determined(inputs: Sequence[Tensor], sizes: Sequence[sp.Symbol]) -> set[str]:
+    """The canonical names of the sizes that the shapes of `inputs` determine."""
+    known: set[str] = {e.name for t in inputs for e in t.shape if e in sizes}
+    progress = True
+    while progress:
+        progress = False
+        for one in solutions([e for t in inputs for e in t.shape], sizes, str):
+            needs = {s.name for s in sizes} & (_names(one.factor) | _names(one.rest))
+            if one.size not in known and needs <= known:
+                known.add(one.size)
+                progress = True
+    return known
+
+
+def _names(one: Extent) -> set[str]:
+    match one:
+        case Name(name):
+            return {name}
+        case Apply(_, args):
+            return reduce(set.union, (_names(arg) for arg in args), set())
+        case _:
+            return set()
+
+
+def slot(bundle: Bundle, name: str) -> tuple[Side, str]:
+    """Whose primal, cotangent or tangent a canonical name is. Raises `StageError` for one that is none of the layer's."""
+    base = bundle.base
+    own = (*base.inputs, *base.outputs, *bundle.residuals)
+    if name in own:
+        return "primal", name
+    for primal in sorted(own, key=len, reverse=True):
+        mark = name.removesuffix(primal)
+        if mark != name and mark.endswith("_"):
+            if mark[:-1].rstrip("0123456789") == "ct":
+                return "cotangent", primal
+            if mark[:-1].rstrip("0123456789") == "t":
+                return "tangent", primal
+    raise StageError(
+        f"module {bundle.name!r}", f"{name!r} is no tensor of the layer, nor a cotangent or tangent of one."
+    )
+
+
+def declared(bundle: Bundle, name: str) -> Tensor:
+    """The declaration of a layer's tensor in whichever program has it."""
+    for program in bundle.programs.values():
+        for one in program.tensors:
+            if one.name == name:
+                return one
+    raise StageError(f"module {bundle.name!r}", f"no program declares {name!r}.")
+
+
+def kept(bundle: Bundle) -> tuple[str, ...]:
+    """The canonical names of what the backward function reads, cotangents apart."""
+    if "bwd" not in bundle.programs:
+        return ()
+    return tuple(name for name in bundle.programs["bwd"].inputs if slot(bundle, name)[0] == "primal")
+
+
+def any_sizes(bundle: Bundle) -> tuple[str, ...]:
+    """The canonical names of the sizes that stand for any number of axes."""
+    return bundle.any_axes or tuple(getattr(bundle.base, "any_axes", ()))
+
+
+def signature(bundle: Bundle) -> Signature:
+    """What a call of the layer takes and gives. Raises `StageError` where programs do not fit together."""
+    base = bundle.base
+    label = base.labels.name
+    inputs, outputs = base.inputs, base.outputs
+    free = any_sizes(bundle)
+
+    def form(name: str) -> TensorForm:
+        tensor = declared(bundle, name)
+        at = [d for d, e in enumerate(tensor.shape) if isinstance(e, sp.Symbol) and e.name in free]
+        if len(at) > 1:
+            raise StageError(
+                f"module {bundle.name!r}", f"{label(name)!r} has two axes that stand for any number of axes."
+            )
+        shape = tuple(extent(e, label) for e in tensor.shape)
+        return TensorForm(label(name), shape, tensor.dtype == "int64", at[0] if at else None)
+
+    tensors = [declared(bundle, name) for name in (*inputs, *outputs, *bundle.residuals)]
+    known = determined([declared(bundle, name) for name in inputs], base.sizes)
+    return Signature(
+        layer=bundle.layer or bundle.name,
+        inputs=tuple(map(form, inputs)),
+        outputs=tuple(map(form, outputs)),
+        residuals=tuple(map(form, bundle.residuals)),
+        kept=tuple(label(name) for name in kept(bundle)),
+        scalars=tuple(ScalarForm(label(s.name), s.dtype == "int64", s.default) for s in base.scalars),
+        sizes=tuple(label(s.name) for s in base.sizes),
+        any_sizes=tuple(label(name) for name in free),
+        solutions=solutions([e for t in tensors for e in t.shape], base.sizes, label),
+        required=tuple(label(s.name) for s in base.sizes if s.name not in known),
+    )
