@@ -2,7 +2,8 @@
  *
  * Every function stands in float (_f32) and double (_f64). Unless its comment says libm, it holds no branch and no call, keeps
  * subnormal arguments and results, propagates NaN and reaches the infinities where the true value does. Errors are in ulp of the
- * exact result, measured against 180-bit arithmetic under the flags below (tests/test_vecmath.py asserts the bounds).
+ * exact result, float then double, the largest measured under the flags below: of every sixteenth float, and of samples of double
+ * (tests/test_vecmath.py asserts bounds against 180-bit arithmetic). Without FMA, gcc 12 leaves some loops over double scalar, and slow.
  *
  * Modules are compiled with -fassociative-math -freciprocal-math -fno-signed-zeros -fno-trapping-math -fno-math-errno. Under them a
  * compiler may delete (x + c) - c, merge the two steps of an argument reduction and remove compensations. So an operation whose
@@ -10,7 +11,7 @@
  * product and the sum pass through an integer operation with `jc_zero`, a zero that the compiler cannot see: it vectorises, and it stops
  * reassociation. (gcc's __builtin_assoc_barrier does not: gcc 12 drops it when it vectorises.)
  *
- * Polynomials are minimax (Remez) fits whose coefficients were rounded one at a time, lowest first, the others refitted each time.
+ * Polynomials are minimax fits (by Lawson's iteration) whose coefficients were rounded one at a time, lowest first, the others refitted each time.
  */
 #pragma once
 #include <math.h>
@@ -75,10 +76,10 @@ static inline float jc_sign_f32(float x) { return x > 0.0f ? 1.0f : x < 0.0f ? -
 static inline double jc_sign_f64(double x) { return x > 0.0 ? 1.0 : x < 0.0 ? -1.0 : x; }
 
 /* The larger or smaller; NaN if either is, as numpy.maximum and numpy.minimum. */
-static inline float jc_max_f32(float a, float b) { return (a >= b) | (a != a) ? a : b; }
-static inline double jc_max_f64(double a, double b) { return (a >= b) | (a != a) ? a : b; }
-static inline float jc_min_f32(float a, float b) { return (a <= b) | (a != a) ? a : b; }
-static inline double jc_min_f64(double a, double b) { return (a <= b) | (a != a) ? a : b; }
+static inline float jc_max_f32(float a, float b) { return ((a >= b) | (a != a)) ? a : b; }
+static inline double jc_max_f64(double a, double b) { return ((a >= b) | (a != a)) ? a : b; }
+static inline float jc_min_f32(float a, float b) { return ((a <= b) | (a != a)) ? a : b; }
+static inline double jc_min_f64(double a, double b) { return ((a <= b) | (a != a)) ? a : b; }
 
 /* 1 where x > 0, else 0 (NaN too): the derivative of max(x, 0), where the constant wins the tie. */
 static inline float jc_step_f32(float x) { return x > 0.0f ? 1.0f : 0.0f; }
@@ -90,13 +91,13 @@ static inline double jc_half_step_f64(double x) { return x > 0.0 ? 1.0 : x == 0.
 
 /* ------------------------------------------------------------------------------------------------------- exp and its relatives */
 
-/* x = n ln 2 + r, |r| <= ln(2)/2 (Cody and Waite, 1980). Returns q = e^r - 1 = r + r² P(r), with the rounding of r made good where
- * `exact`, a constant. *n receives n in its low bits, 1.5 times 2^23 or 2^52 above it. |x| must be far below 2^22.
+/* x = n ln 2 + r, |r| <= ln(2)/2 (Cody and Waite, 1980). Returns q = e^r - 1 = r + r² P(r); *n receives n in its low bits, above
+ * them those of 1.5 times 2^23 or 2^52, which the shift of jc_pow2 drops. |x| must be far below 2^22.
  * P: degree 5, r² P in error by 2^-31.1 of q for f32; degree 9, 2^-55.6 for f64. */
-static inline float jc_exp_reduced_f32(float x, uint32_t *n, int exact) {
+static inline float jc_exp_reduced_f32(float x, uint32_t *n) {
     float t = jc_fuse_f32(x, 0x1.715476p+0f, 0x1.8p23f), k = t - 0x1.8p23f;
     float h = jc_fuse_f32(k, -0x1.62e400p-1f, x);                     /* 15 bits of ln 2: the product is exact */
-    float r = jc_fuse_f32(k, -0x1.7f7d1cp-20f, h), low = jc_fuse_f32(k, -0x1.7f7d1cp-20f, h - r);
+    float r = jc_fuse_f32(k, -0x1.7f7d1cp-20f, h);
     float p = 0x1.9e779ep-13f;
     p = jc_madd_f32(p, r, 0x1.6d3a50p-10f);
     p = jc_madd_f32(p, r, 0x1.1112d6p-7f);
@@ -104,12 +105,12 @@ static inline float jc_exp_reduced_f32(float x, uint32_t *n, int exact) {
     p = jc_madd_f32(p, r, 0x1.555554p-3f);
     p = jc_madd_f32(p, r, 0.5f);
     *n = jc_bits_f32(t);
-    return exact ? r + jc_fuse_f32(r * r, p, low) : jc_fuse_f32(r * r, p, r);
+    return jc_fuse_f32(r * r, p, r);
 }
-static inline double jc_exp_reduced_f64(double x, uint64_t *n, int exact) {
+static inline double jc_exp_reduced_f64(double x, uint64_t *n) {
     double t = jc_fuse_f64(x, 0x1.71547652b82fep+0, 0x1.8p52), k = t - 0x1.8p52;
     double h = jc_fuse_f64(k, -0x1.62e42fefa0000p-1, x);              /* 37 bits of ln 2 */
-    double r = jc_fuse_f64(k, -0x1.cf79abc9e3b3ap-40, h), low = jc_fuse_f64(k, -0x1.cf79abc9e3b3ap-40, h - r);
+    double r = jc_fuse_f64(k, -0x1.cf79abc9e3b3ap-40, h);
     double p = 0x1.ae95be3ae1f0fp-26;
     p = jc_madd_f64(p, r, 0x1.28a1b811f2b3dp-22);
     p = jc_madd_f64(p, r, 0x1.71de685512075p-19);
@@ -121,47 +122,48 @@ static inline double jc_exp_reduced_f64(double x, uint64_t *n, int exact) {
     p = jc_madd_f64(p, r, 0x1.555555555554ep-3);
     p = jc_madd_f64(p, r, 0x1.0000000000005p-1);
     *n = jc_bits_f64(t);
-    return exact ? r + jc_fuse_f64(r * r, p, low) : jc_fuse_f64(r * r, p, r);
+    return jc_fuse_f64(r * r, p, r);
 }
 
 /* 2^n from the low bits of n: -126..127 for f32, -1022..1023 for f64. */
 static inline float jc_pow2_f32(uint32_t n) { return jc_float_f32((n + 127) << 23); }
 static inline double jc_pow2_f64(uint64_t n) { return jc_float_f64((n + 1023) << 52); }
 
-/* exp(x) = 2^a (1 + q) 2^b with a + b = n: two scalings, so that the result may overflow or become subnormal. 1.0 ulp. */
+/* exp(x) = 2^a (1 + q) 2^b with a + b = n: two scalings, so that the result may overflow or become subnormal.
+ * 0.98 and 0.97 ulp. */
 static inline float jc_exp_f32(float x) {
     uint32_t n;
     x = x > 89.0f ? 89.0f : x;
     x = x < -105.0f ? -105.0f : x;
-    float q = jc_exp_reduced_f32(x, &n, 0), a = jc_pow2_f32(n >> 1), b = jc_pow2_f32(n - (n >> 1));
+    float q = jc_exp_reduced_f32(x, &n), a = jc_pow2_f32(n >> 1), b = jc_pow2_f32(n - (n >> 1));
     return jc_fuse_f32(q, a, a) * b;
 }
 static inline double jc_exp_f64(double x) {
     uint64_t n;
     x = x > 710.0 ? 710.0 : x;
     x = x < -746.0 ? -746.0 : x;
-    double q = jc_exp_reduced_f64(x, &n, 0), a = jc_pow2_f64(n >> 1), b = jc_pow2_f64(n - (n >> 1));
+    double q = jc_exp_reduced_f64(x, &n), a = jc_pow2_f64(n >> 1), b = jc_pow2_f64(n - (n >> 1));
     return jc_fuse_f64(q, a, a) * b;
 }
 
-/* exp(x) - 1 = (2^a q + (2^a - 2^-b)) 2^b: no cancellation, for q is at most 0.42 in magnitude. */
+/* exp(x) - 1 = (2^a q + (2^a - 2^-b)) 2^b: no cancellation, for |q| <= 0.42. 1.5 and 2.1 ulp. */
 static inline float jc_expm1_f32(float x) {
     uint32_t n;
     x = x > 89.0f ? 89.0f : x;
     x = x < -20.0f ? -20.0f : x;
-    float q = jc_exp_reduced_f32(x, &n, 1), a = jc_pow2_f32(n >> 1), b = jc_pow2_f32(n - (n >> 1));
+    float q = jc_exp_reduced_f32(x, &n), a = jc_pow2_f32(n >> 1), b = jc_pow2_f32(n - (n >> 1));
     return jc_fuse_f32(q, a, a - jc_pow2_f32((n >> 1) - n)) * b;
 }
 static inline double jc_expm1_f64(double x) {
     uint64_t n;
     x = x > 710.0 ? 710.0 : x;
     x = x < -40.0 ? -40.0 : x;
-    double q = jc_exp_reduced_f64(x, &n, 1), a = jc_pow2_f64(n >> 1), b = jc_pow2_f64(n - (n >> 1));
+    double q = jc_exp_reduced_f64(x, &n), a = jc_pow2_f64(n >> 1), b = jc_pow2_f64(n - (n >> 1));
     return jc_fuse_f64(q, a, a - jc_pow2_f64((n >> 1) - n)) * b;
 }
 
 /* tanh(x) = x + x³ P(x²) for |x| < 0.55 (f32: degree 4, in error by 2^-29.7; f64: degree 9, 2^-55.5), else E/(E + 2) with
- * E = exp(2|x|) - 1 and the sign of x; 1 beyond 9.1 (19.1). */
+ * E = exp(2|x|) - 1 and the sign of x; 1 beyond 9.1 (19.1). 1.5 and 1.5 ulp. */
 static inline float jc_tanh_f32(float x) {
     uint32_t n;
     float z = __builtin_fabsf(x), w = x * x;
@@ -170,7 +172,7 @@ static inline float jc_tanh_f32(float x) {
     p = jc_madd_f32(p, w, -0x1.b91f1cp-5f);
     p = jc_madd_f32(p, w, 0x1.110cf0p-3f);
     p = jc_madd_f32(p, w, -0x1.55554ap-2f);
-    float t = z > 9.1f ? 9.1f : z, q = jc_exp_reduced_f32(t + t, &n, 0), s = jc_pow2_f32(n), e = jc_fuse_f32(q, s, s - 1.0f);
+    float t = z > 9.1f ? 9.1f : z, q = jc_exp_reduced_f32(t + t, &n), s = jc_pow2_f32(n), e = jc_fuse_f32(q, s, s - 1.0f);
     return z < 0.55f ? jc_fuse_f32(x * w, p, x) : __builtin_copysignf(e / (e + 2.0f), x);
 }
 static inline double jc_tanh_f64(double x) {
@@ -186,23 +188,24 @@ static inline double jc_tanh_f64(double x) {
     p = jc_madd_f64(p, w, -0x1.ba1ba1ad67b38p-5);
     p = jc_madd_f64(p, w, 0x1.11111111028aap-3);
     p = jc_madd_f64(p, w, -0x1.555555555549dp-2);
-    double t = z > 19.1 ? 19.1 : z, q = jc_exp_reduced_f64(t + t, &n, 0), s = jc_pow2_f64(n), e = jc_fuse_f64(q, s, s - 1.0);
+    double t = z > 19.1 ? 19.1 : z, q = jc_exp_reduced_f64(t + t, &n), s = jc_pow2_f64(n), e = jc_fuse_f64(q, s, s - 1.0);
     return z < 0.55 ? jc_fuse_f64(x * w, p, x) : __builtin_copysign(e / (e + 2.0), x);
 }
 
 /* 1/(1 + exp(-x)): y = 1/(1 + exp(|x|)) for x < 0, else 1 - y, so that sigmoid(x) and sigmoid(-x) share all but the last step. With
- * exp(|x|) = 2^a (1 + q) 2^b, y = 2^-b / (2^a + (2^a q + 2^-b)): 1 + exp is never rounded twice and never overflows. */
+ * exp(|x|) = 2^a (1 + q) 2^b, y = 2^-b / (2^a + (2^a q + 2^-b)): 1 + exp is never rounded twice and never overflows.
+ * 2.0 and 1.8 ulp. */
 static inline float jc_sigmoid_f32(float x) {
     uint32_t n;
     float z = __builtin_fabsf(x);
-    float q = jc_exp_reduced_f32(z > 105.0f ? 105.0f : z, &n, 0), a = jc_pow2_f32(n >> 1), c = jc_pow2_f32((n >> 1) - n);
+    float q = jc_exp_reduced_f32(z > 105.0f ? 105.0f : z, &n), a = jc_pow2_f32(n >> 1), c = jc_pow2_f32((n >> 1) - n);
     float y = 1.0f / (a + jc_fuse_f32(q, a, c)) * c;
     return x < 0.0f ? y : 1.0f - y;
 }
 static inline double jc_sigmoid_f64(double x) {
     uint64_t n;
     double z = __builtin_fabs(x);
-    double q = jc_exp_reduced_f64(z > 746.0 ? 746.0 : z, &n, 0), a = jc_pow2_f64(n >> 1), c = jc_pow2_f64((n >> 1) - n);
+    double q = jc_exp_reduced_f64(z > 746.0 ? 746.0 : z, &n), a = jc_pow2_f64(n >> 1), c = jc_pow2_f64((n >> 1) - n);
     double y = 1.0 / (a + jc_fuse_f64(q, a, c)) * c;
     return x < 0.0 ? y : 1.0 - y;
 }
@@ -238,7 +241,8 @@ static inline double jc_log_sum_f64(double f, double k) {
     return jc_fuse_f64(k, 0x1.62e42fefa0000p-1, jc_fuse_f64(f, 1.0, c));
 }
 
-/* log(x): x = 2^k m by the bits of x, a subnormal first scaled up. -inf at 0, NaN below. */
+/* log(x): x = 2^k m by the bits of x, a subnormal first scaled up. -inf at 0, NaN below. 0.93 and 0.75 ulp (1.1 and
+ * 0.80 without FMA). */
 static inline float jc_log_f32(float x) {
     int tiny = x < 0x1p-126f;
     uint32_t u = jc_bits_f32(tiny ? x * 0x1p25f : x), e = (u - 0x3f2aaaabu) & 0xff800000u;
@@ -259,7 +263,7 @@ static inline double jc_log_f64(double x) {
 }
 
 /* log(1 + x): only the exponent k is taken from the rounded 1 + x; f = 2^-k x + (2^-k - 1) then has one rounding. Beyond 2^30 (2^60)
- * log(1 + x) is log(x). */
+ * log(1 + x) is log(x). 1.5 and 0.80 ulp (1.7 and 0.80). */
 static inline float jc_log1p_f32(float x) {
     uint32_t u = jc_bits_f32(1.0f + x), e = (u - 0x3f2aaaabu) & 0xff800000u;
     float s = jc_float_f32(0x3f800000u - e);
@@ -287,18 +291,19 @@ static inline double jc_log1p_unit_f64(double e) {
     return jc_log_sum_f64(upper ? jc_fuse_f64(e, 0.5, -0.5) : e, upper ? 1.0 : 0.0);
 }
 
-/* log(1 + exp(x)) = max(x, 0) + log(1 + exp(-|x|)). */
+/* log(1 + exp(x)) = max(x, 0) + log(1 + exp(-|x|)). 1.8 and 1.6 ulp (1.9 and 1.6). */
 static inline float jc_softplus_f32(float x) { return (x > 0.0f ? x : 0.0f) + jc_log1p_unit_f32(jc_exp_f32(-__builtin_fabsf(x))); }
 static inline double jc_softplus_f64(double x) { return (x > 0.0 ? x : 0.0) + jc_log1p_unit_f64(jc_exp_f64(-__builtin_fabs(x))); }
 
-/* log(sigmoid(x)) = min(x, 0) - log(1 + exp(-|x|)). */
+/* log(sigmoid(x)) = min(x, 0) - log(1 + exp(-|x|)). 1.9 and 1.6 ulp. */
 static inline float jc_log_sigmoid_f32(float x) { return (x < 0.0f ? x : 0.0f) - jc_log1p_unit_f32(jc_exp_f32(-__builtin_fabsf(x))); }
 static inline double jc_log_sigmoid_f64(double x) { return (x < 0.0 ? x : 0.0) - jc_log1p_unit_f64(jc_exp_f64(-__builtin_fabs(x))); }
 
 /* ------------------------------------------------------------------------------------------------------------------------- erf */
 
 /* erf(x) = x + x P(x²) for |x| < 0.92 (f32: degree 6, 2^-30.0) or 1 (f64: degree 11, 2^-55.9), else 1 - exp(Q(|x|)) with the sign of
- * x, up to where it is 1 (f32: degree 6 on [0.92, 3.93], 2^-28.6; f64: degree 17 on [1, 5.95], 2^-56.1), all relative to erf. */
+ * x, up to where it is 1 (f32: degree 6 on [0.92, 3.93], 2^-28.6; f64: degree 17 on [1, 5.95], 2^-56.1), all relative to erf.
+ * 0.99 and 0.95 ulp (1.3 and 1.3). */
 static inline float jc_erf_f32(float x) {
     uint32_t n;
     float z = __builtin_fabsf(x), w = x * x;
@@ -316,7 +321,7 @@ static inline float jc_erf_f32(float x) {
     r = jc_madd_f32(r, t, -0x1.463cbcp-1f);
     r = jc_madd_f32(r, t, -0x1.20af5ap+0f);
     r = jc_madd_f32(r, t, -0x1.9a5ec0p-13f);
-    float q = jc_exp_reduced_f32(r, &n, 0), s = jc_pow2_f32(n);
+    float q = jc_exp_reduced_f32(r, &n), s = jc_pow2_f32(n);
     return z < 0.92f ? jc_fuse_f32(x, p, x) : __builtin_copysignf(jc_fuse_f32(-q, s, 1.0f - s), x);
 }
 static inline double jc_erf_f64(double x) {
@@ -352,16 +357,18 @@ static inline double jc_erf_f64(double x) {
     r = jc_madd_f64(r, t, -0x1.45f6274043c5fp-1);
     r = jc_madd_f64(r, t, -0x1.20dd1fd6165bcp+0);
     r = jc_madd_f64(r, t, -0x1.0df030b7b4c27p-21);
-    double q = jc_exp_reduced_f64(r, &n, 0), s = jc_pow2_f64(n);
+    double q = jc_exp_reduced_f64(r, &n), s = jc_pow2_f64(n);
     return z < 1.0 ? jc_fuse_f64(x, p, x) : __builtin_copysign(jc_fuse_f64(-q, s, 1.0 - s), x);
 }
 
-/* --------------------------------------------------------------------------------------------------- libm: exact, but one by one */
+/* -------------------------------------------------------------------------- libm: right on the whole line, but not vectorised */
 
+/* sin, cos and tan need a reduction by as many bits of π as the argument is large, which no short branch-free code does. Float errors
+ * measured with glibc 2.36: at most 1.8 ulp. */
 #define JC_LIBM(name) \
     static inline float jc_##name##_f32(float x) { return name##f(x); } \
     static inline double jc_##name##_f64(double x) { return name(x); }
-#define JC_LIBM_WIDE(name) /* libm's float version errs by more than 2 ulp */ \
+#define JC_LIBM_WIDE(name) /* libm's float versions err by 2.5 ulp and more */ \
     static inline float jc_##name##_f32(float x) { return (float)name((double)x); } \
     static inline double jc_##name##_f64(double x) { return name(x); }
 JC_LIBM(sin)
@@ -370,11 +377,11 @@ JC_LIBM(tan)
 JC_LIBM(asin)
 JC_LIBM(acos)
 JC_LIBM(atan)
-JC_LIBM_WIDE(sinh)
-JC_LIBM_WIDE(cosh)
-JC_LIBM_WIDE(asinh)
-JC_LIBM_WIDE(acosh)
-JC_LIBM_WIDE(atanh)
+JC_LIBM(sinh)
+JC_LIBM(cosh)
+JC_LIBM(asinh)
+JC_LIBM(acosh)
+JC_LIBM(atanh)
 JC_LIBM_WIDE(erfc)
 JC_LIBM_WIDE(lgamma)
 #undef JC_LIBM
@@ -389,7 +396,7 @@ static inline double jc_pow_f64(double x, double y) { return pow(x, y); }
 /* Quotient and remainder as Python has them: rounded down (up), the remainder with the sign of b. b must not be 0. */
 static inline ptrdiff_t jc_floordiv(ptrdiff_t a, ptrdiff_t b) { return a / b - ((a % b != 0) & ((a % b < 0) != (b < 0))); }
 static inline ptrdiff_t jc_ceildiv(ptrdiff_t a, ptrdiff_t b) { return a / b + ((a % b != 0) & ((a % b < 0) == (b < 0))); }
-static inline ptrdiff_t jc_mod(ptrdiff_t a, ptrdiff_t b) { return a % b + ((a % b != 0) & ((a % b < 0) != (b < 0)) ? b : 0); }
+static inline ptrdiff_t jc_mod(ptrdiff_t a, ptrdiff_t b) { return a % b + (((a % b != 0) & ((a % b < 0) != (b < 0))) ? b : 0); }
 static inline ptrdiff_t jc_min(ptrdiff_t a, ptrdiff_t b) { return a < b ? a : b; }
 static inline ptrdiff_t jc_max(ptrdiff_t a, ptrdiff_t b) { return a > b ? a : b; }
 
