@@ -5,7 +5,8 @@ For `T[f] = Σ {b : C} body(A[α(f, b)], ...)`, per access of A (Urban and van d
     vjp    ct_A[a] += Σ {f, b : C, a = α(f, b)} ct_T[f] · ∂body/∂A[α]
     jvp    t_T[f]   = Σ {b : C} Σ_A ∂body/∂A[α] · t_A[α]
 
-Nothing is solved here: a Kronecker delta is a constraint of the domain, whatever the access, so that the result can be
+The primal's equations are kept, whether read or not: they are what the result can be simplified in. Nothing is solved
+here: a Kronecker delta is a constraint of the domain, whatever the access, so that the result can be
 differentiated again by the same two lines.
 """
 
@@ -30,7 +31,6 @@ from jaccomp.program import (
     bound_symbol,
     equal,
     fresh_bounds,
-    live,
     next_bound,
     tidy,
 )
@@ -94,7 +94,7 @@ def vjp(program: Program, wrt: Sequence[str] | None = None) -> Program:
         ),
         equations=(*program.equations, *(e for _, e in extra), *(e for _, e in backward)),
     )
-    return live(result)
+    return result
 
 
 def _pull(program: Program, equation: Equation, term: Term, indices: tuple[sp.Expr, ...]) -> Term:
@@ -153,7 +153,7 @@ def jvp(program: Program, wrt: Sequence[str] | None = None) -> Program:
         ),
         equations=(*program.equations, *(e for _, e in new)),
     )
-    return live(result)
+    return result
 
 
 def _chosen(program: Program, wrt: Sequence[str] | None) -> tuple[str, ...]:

@@ -1,0 +1,62 @@
+"""Matching an expression against a pattern in which index symbols are variables. Accesses decide; nothing is solved."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import sympy as sp
+
+from jaccomp.domains import is_index
+from jaccomp.notation import Access
+from jaccomp.program import accesses
+
+Binding = dict[sp.Symbol, sp.Expr]
+
+
+def bindings(pattern: sp.Expr, variables: tuple[sp.Symbol, ...], subject: sp.Expr) -> Iterator[Binding]:
+    """The values of `variables` at which `pattern` is `subject`; every variable must stand bare in some access."""
+    for binding in _candidates(list(accesses(pattern)), variables, accesses(subject), {}):
+        if pattern.xreplace(binding) == subject:
+            yield binding
+
+
+def _candidates(
+    patterns: list[Access], variables: tuple[sp.Symbol, ...], subjects: tuple[Access, ...], known: Binding
+) -> Iterator[Binding]:
+    if all(v in known for v in variables):
+        yield known
+        return
+    useful = [p for p in patterns if any(v in p.free_symbols and v not in known for v in variables)]
+    if not useful:
+        return
+    first = useful[0]
+    rest = [p for p in patterns if p is not first]
+    for subject in subjects:
+        if subject.base == first.base:
+            extended = _extend(first, subject, variables, known)
+            if extended is not None:
+                yield from _candidates(rest, variables, subjects, extended)
+
+
+def _extend(pattern: Access, subject: Access, variables: tuple[sp.Symbol, ...], known: Binding) -> Binding | None:
+    result = dict(known)
+    for one, other in zip(pattern.indices, subject.indices, strict=True):
+        if one in variables:
+            if result.setdefault(one, other) != other:
+                return None
+        elif one.free_symbols & set(variables):
+            if not _extend_affine(one, other, variables, result):
+                return None
+        elif one != other:
+            return None
+    return result
+
+
+def _extend_affine(one: sp.Expr, other: sp.Expr, variables: tuple[sp.Symbol, ...], result: Binding) -> bool:
+    """`k + g K` against `k2 + g2 K`: addends are paired by their coefficients, which must differ from each other."""
+    slopes = {one.coeff(v): v for v in variables if v in one.free_symbols}
+    indices = [s for s in sorted(other.free_symbols, key=str) if is_index(s)]
+    theirs = {other.coeff(s): s for s in indices}
+    if len(theirs) != len(indices) or set(slopes) != set(theirs) or len(slopes) != len(set(slopes.values())):
+        return False
+    return all(result.setdefault(variable, theirs[slope]) == theirs[slope] for slope, variable in slopes.items())

@@ -1,0 +1,189 @@
+"""Rules about names: maps are put where they are read, what a row shares gets a name, scales join their sums."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+import sympy as sp
+
+from jaccomp.algebra.cost import hoisted, operations
+from jaccomp.domains import axis_ranges, hull, is_index, proves
+from jaccomp.notation import Access
+from jaccomp.program import (
+    AXES,
+    Equation,
+    Program,
+    Tensor,
+    Term,
+    accesses,
+    map_terms,
+    reads,
+)
+
+LARGEST_COPY = 16  # operations of a map that may be written out at several reads
+
+
+def readers(program: Program) -> dict[str, int]:
+    """How many reads (distinct accesses per term) each tensor has."""
+    counts: dict[str, int] = {}
+    for equation in program.equations:
+        for term in equation.terms:
+            for access in accesses(term.body):
+                counts[access.name] = counts.get(access.name, 0) + 1
+    return counts
+
+
+def inline(program: Program, equation: Equation, where: Mapping[str, Equation], counts: Mapping[str, int]) -> Equation:
+    """The equation with reads of the maps in `where` replaced by what they are, where that repeats no work.
+
+    A map is put into a term that visits no more points than the map has elements, or outside of the term's sum; a large
+    one only where it is read once.
+    """
+    facts = axis_ranges(program.tensor(equation.target))
+
+    def change(term: Term) -> Term:
+        visited = {*equation.axes, *term.bound}
+        found: dict[sp.Expr, sp.Expr] = {}
+        for access in accesses(term.body):
+            definition = where.get(access.name)
+            if definition is None or not _fits(definition, access, term, visited, counts):
+                continue
+            at = dict(zip(definition.axes, access.indices, strict=True))
+            (row,) = definition.terms or (Term(sp.S.Zero),)
+            known = (*facts, *term.domain)
+            if all(proves(known, c.over(at), depth=3) for c in row.domain):
+                found[access] = row.body.xreplace(at)
+        return replace(term, body=term.body.xreplace(found)) if found else term
+
+    return map_terms(equation, change)
+
+
+def _fits(definition: Equation, access: Access, term: Term, visited: set[sp.Symbol], counts: Mapping[str, int]) -> bool:
+    body = definition.body if definition.terms else sp.S.Zero
+    size = operations(body)
+    if counts.get(access.name, 0) > 1 and size > LARGEST_COPY:
+        return False
+    seen = access.free_symbols
+    if visited <= seen or not term.bound:
+        return True
+    if not seen & set(term.bound):
+        return access in sp.Mul.make_args(term.body)
+    return size <= 1 and len(accesses(body)) <= 1
+
+
+def is_pointwise(equation: Equation) -> bool:
+    """One term, or none, without bound indices or equalities."""
+    if equation.reducer != "sum" or len(equation.terms) > 1:
+        return False
+    return all(not t.bound and not any(c.equality for c in t.domain) for t in equation.terms)
+
+
+@dataclass(slots=True)
+class Names:
+    """New names for parts of bodies, equal parts under one name."""
+
+    program: Program
+    stem: str
+    known: dict[tuple[object, ...], Tensor] = field(default_factory=dict)
+    new: list[tuple[Tensor, Equation]] = field(default_factory=list)
+
+    def part(self, expr: sp.Expr, extents: Mapping[sp.Symbol, sp.Expr]) -> sp.Expr:
+        used = [a for a in extents if a in expr.free_symbols]
+        body = expr.xreplace(dict(zip(used, AXES, strict=False)))
+        shape = tuple(extents[a] for a in used)
+        key = (body, shape)
+        if key not in self.known:
+            taken = {t.name for t in self.program.tensors} | {t.name for t, _ in self.new}
+            name = next(f"{self.stem}{k}" for k in range(len(taken) + 1) if f"{self.stem}{k}" not in taken)
+            self.known[key] = Tensor(name, shape)
+            self.new.append((self.known[key], Equation(name, AXES[: len(used)], (Term(body),))))
+        return self.known[key][tuple(used)]
+
+
+def name_invariants(program: Program, equation: Equation, names: Names) -> Equation:
+    """Parts of a body that do not see every index of it are named, and so computed once per row."""
+    target = program.tensor(equation.target)
+    extents = dict(zip(equation.axes, target.shape, strict=True))
+    if not extents or equation.reducer != "sum":
+        return equation
+
+    plain = axis_ranges(target)
+
+    def change(term: Term) -> Term:
+        if any(c.equality for c in term.domain):
+            return term
+        ranges = {**extents, **{b: hull(term, b, plain)[1] + 1 for b in term.bound}}
+        outside, inside = hoisted(term)
+        if term.bound:
+            return replace(term, body=outside * _name_parts(inside, set(ranges), ranges, names))
+        return replace(term, body=_name_parts(term.body, set(ranges), ranges, names))
+
+    return map_terms(equation, change)
+
+
+def _name_parts(expr: sp.Expr, every: set[sp.Symbol], extents: Mapping[sp.Symbol, sp.Expr], names: Names) -> sp.Expr:
+    if isinstance(expr, Access) or not expr.args or isinstance(expr, sp.Piecewise):
+        return expr
+    if _space(expr) != every and _worth_a_name(expr):
+        return _signed_part(expr, extents, names)
+    if not isinstance(expr, sp.Add | sp.Mul):
+        return expr.func(*(_name_parts(a, every, extents, names) for a in expr.args))
+    rest = list(expr.args)
+    found: list[sp.Expr] = []
+    for space in sorted({frozenset(_space(a)) for a in rest}, key=lambda s: (-len(s), sorted(map(str, s)))):
+        group = [a for a in rest if _space(a) <= space]
+        joined = expr.func(*group)
+        if space != every and len(group) > 1 and _worth_a_name(joined):
+            found.append(_signed_part(joined, extents, names))
+            rest = [a for a in rest if a not in group]
+    return expr.func(*found, *(_name_parts(a, every, extents, names) for a in rest))
+
+
+def _space(expr: sp.Expr) -> set[sp.Symbol]:
+    return {s for s in expr.free_symbols if is_index(s)}
+
+
+def _worth_a_name(expr: sp.Expr) -> bool:
+    """Real work on tensors, read at bare indices only, so that no guard of the term is left behind."""
+    reads_all = accesses(expr)
+    if not reads_all or expr.is_integer or operations(expr) == 0:
+        return False
+    return all(i.is_Symbol or not _space(i) for a in reads_all for i in a.indices)
+
+
+def _signed_part(expr: sp.Expr, extents: Mapping[sp.Symbol, sp.Expr], names: Names) -> sp.Expr:
+    if isinstance(expr, sp.Mul) and expr.could_extract_minus_sign():
+        return -names.part(-expr, extents)
+    return names.part(expr, extents)
+
+
+def absorb(program: Program, names: frozenset[str]) -> Program:
+    """`a[n] = R[n] / D` with R a sum read only there becomes `a[n] = Σ ... / D`."""
+    counts = readers(program)
+    definitions = program.definitions()
+    gone: set[str] = set()
+    result: dict[str, Equation] = {}
+    for equation in program.equations:
+        if equation.target not in names or not equation.is_map:
+            continue
+        factors = sp.Mul.make_args(equation.body)
+        for factor in factors:
+            source = definitions.get(factor.name) if isinstance(factor, Access) else None
+            if source is None or factor.name not in names or counts.get(factor.name) != 1:
+                continue
+            if factor.name in program.outputs or factor.indices != equation.axes or len(source.terms) != 1:
+                continue
+            if source.reducer != "sum" or not source.terms[0].bound:
+                continue
+            (row,) = source.terms
+            scale = sp.Mul(*(f for f in factors if f is not factor))
+            result[equation.target] = replace(equation, terms=(replace(row, body=scale * row.body),))
+            gone.add(factor.name)
+            break
+    kept = [result.get(e.target, e) for e in program.equations if e.target not in gone]
+    return program.with_equations(kept)
+
+
+def unread(program: Program, equation: Equation) -> bool:
+    return equation.target not in program.outputs and not any(equation.target in reads(e) for e in program.equations)
