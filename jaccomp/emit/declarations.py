@@ -1,0 +1,48 @@
+"""What the loops of a module need declared: pointer types, and the header's functions that occur in their text."""
+
+from __future__ import annotations
+
+import re
+
+TYPES = (
+    ("in_f32", "const float *", "const float *restrict"),
+    ("in_f64", "const double *", "const double *restrict"),
+    ("in_i64", "const int64_t *", "const int64_t *restrict"),
+    ("out_f32", "float *", "float *restrict"),
+    ("out_f64", "double *", "double *restrict"),
+    ("out_i64", "int64_t *", "int64_t *restrict"),
+)
+INTEGER = {
+    "jc_floordiv": 2, "jc_ceildiv": 2, "jc_mod": 2, "jc_min": 2, "jc_max": 2, "jc_lower": 2, "jc_upper": 2,
+}  # fmt: skip
+BINARY = ("max", "min", "pow", "atan2")
+
+
+def declarations(text: str, header: str) -> str:
+    """Cython declarations for the loops in `text`, of functions that `header` defines, in alphabetical order."""
+    lines = [
+        "from cython.parallel cimport prange",
+        "from libc.stdint cimport int64_t",
+        "from libc.stdlib cimport free, malloc",
+    ]
+    lines += ["", f'cdef extern from "{header}" nogil:']
+    lines += [f'    ctypedef {base}{name} "{spelled}"' for name, base, spelled in TYPES]
+    for name in sorted(set(re.findall(r"\bjc_\w+", text))):
+        lines += [f"    {line}" for line in _function(name)]
+    if "JC_INF" in text:
+        lines.append("    double JC_INF")
+    return "\n".join(lines) + "\n"
+
+
+def _function(name: str) -> list[str]:
+    if name in INTEGER:
+        return [f"Py_ssize_t {name}({', '.join(['Py_ssize_t'] * INTEGER[name])})"]
+    if name == "jc_bytes":
+        return ["size_t jc_bytes(Py_ssize_t, size_t)"]
+    kind = "float" if name.endswith("_f32") else "double"
+    stem = name.removeprefix("jc_").removesuffix("_f32").removesuffix("_f64")
+    if stem == "gemm":
+        sizes = "Py_ssize_t, Py_ssize_t, Py_ssize_t"
+        operand = f"const {kind} *, Py_ssize_t"
+        return [f"void {name}(bint, bint, {sizes}, {kind}, {operand}, {operand}, bint, {kind} *, Py_ssize_t)"]
+    return [f"{kind} {name}({', '.join([kind] * (2 if stem in BINARY else 1))})"]

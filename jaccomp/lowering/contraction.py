@@ -1,0 +1,234 @@
+"""Matrix products, recognised by structure: a sum of a product of two accesses whose indices form contiguous runs.
+
+    T[b.., m.., n..] = alpha Σ_{k..} L[b.., m.., k..] R[b.., k.., n..]      in any order of indices, transposes allowed
+
+Each of m, n, k must be a run in the accesses that hold it: with strides s_1, s_2, ... and extents e_1, e_2, ...,
+s_j = s_{j+1} e_{j+1}, so that the run is one index of a 2-D view. One of a view's two strides must be 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import sympy as sp
+
+from jaccomp.domains import axis_ranges
+from jaccomp.lowering.affine import bounds_of, flat_offset, index_set, slope
+from jaccomp.notation import Access
+from jaccomp.program import (
+    AXES,
+    Constraint,
+    Equation,
+    Labels,
+    Program,
+    Tensor,
+    Term,
+    accesses,
+)
+
+Shapes = Mapping[str, tuple[sp.Expr, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class Sides:
+    """The parts of a product: its two operands, constants, and the roles of its indices."""
+
+    left: sp.Expr
+    right: Access
+    alpha: sp.Expr
+    m: tuple[sp.Symbol, ...]
+    n: tuple[sp.Symbol, ...]
+    k: tuple[sp.Symbol, ...]
+
+
+def sides(equation: Equation) -> Sides | None:
+    """The two sides of an equation that is a product over two index sets, however its factors are written."""
+    if equation.reducer != "sum" or len(equation.terms) != 1:
+        return None
+    (term,) = equation.terms
+    if not term.bound or any(c.equality for c in term.domain):
+        return None
+    indices = (*equation.axes, *term.bound)
+    constants = [f for f in sp.Mul.make_args(term.body) if not index_set(f, indices) and not f.has(Access)]
+    factors = [f for f in sp.Mul.make_args(term.body) if f not in constants]
+    choices: list[tuple[bool, Sides]] = []
+    for right in factors:
+        if not isinstance(right, Access) or not all(e.is_Symbol or not e.free_symbols for e in right.indices):
+            continue
+        rest = [f for f in factors if f is not right]
+        left = sp.Mul(*rest)
+        inside, outside = set(index_set(right, indices)), set(index_set(left, indices))
+        m = tuple(i for i in equation.axes if i in outside and i not in inside)
+        n = tuple(i for i in equation.axes if i in inside and i not in outside)
+        both = all(b in inside and b in outside for b in term.bound)
+        if not (m and n and both and inside | outside == set(indices)) or not accesses(left):
+            continue
+        k = tuple(sorted(term.bound, key=right.indices.index))
+        choices.append((isinstance(left, Access), Sides(left, right, sp.Mul(*constants), m, n, k)))
+    plain = [c for bare, c in choices if bare]
+    return plain[0] if plain else choices[0][1] if choices else None
+
+
+def boxes(equation: Equation, target: Tensor) -> dict[sp.Symbol, tuple[sp.Expr, sp.Expr]] | None:
+    """The range of each index in sizes alone; None if one has no such range."""
+    (term,) = equation.terms
+    indices = (*equation.axes, *term.bound)
+    domain = [*axis_ranges(target), *term.domain]
+    result: dict[sp.Symbol, tuple[sp.Expr, sp.Expr]] = {}
+    for index in indices:
+        alone = [c for c in domain if index_set(c.expr, indices) == (index,) and not c.is_data]
+        lower, upper = bounds_of(index, alone)
+        if len(lower) != 1 or len(upper) != 1:
+            return None
+        result[index] = (lower[0], upper[0])
+    return result
+
+
+def mixed(equation: Equation) -> tuple[Constraint, ...]:
+    """The constraints that relate two indices: a triangle."""
+    (term,) = equation.terms
+    indices = (*equation.axes, *term.bound)
+    return tuple(c for c in term.domain if len(index_set(c.expr, indices)) > 1)
+
+
+def is_product(equation: Equation, shapes: Shapes, target: Tensor) -> bool:
+    """Can BLAS compute the equation as it stands, on whole arrays or on a tile of them?"""
+    found = sides(equation)
+    box = boxes(equation, target) if found is not None else None
+    if found is None or box is None or not isinstance(found.left, Access) or mixed(equation):
+        return False
+    return views_fit(equation_access(equation, target), found.left, found.right, found, box, shapes)
+
+
+def equation_access(equation: Equation, target: Tensor) -> Access:
+    return target[equation.axes]
+
+
+def views_fit(
+    target: Access,
+    left: Access,
+    right: Access,
+    roles: Sides,
+    box: Mapping[sp.Symbol, tuple[sp.Expr, sp.Expr]],
+    shapes: Shapes,
+) -> bool:
+    """Is each operand a matrix with a unit stride in these index runs?"""
+    extents = {i: sp.expand(high - low) for i, (low, high) in box.items()}
+    target_view = view(target, roles.m, roles.n, extents, shapes)
+    if target_view is None:
+        return False
+    return all(
+        view(a, rows, columns, extents, shapes) is not None
+        for a, rows, columns in ((left, roles.m, roles.k), (right, roles.k, roles.n))
+    )
+
+
+def view(
+    access: Access,
+    rows: Sequence[sp.Symbol],
+    columns: Sequence[sp.Symbol],
+    extents: Mapping[sp.Symbol, sp.Expr],
+    shapes: Shapes,
+) -> tuple[sp.Expr, sp.Expr] | None:
+    """(row stride, column stride) of an access as a matrix, if its runs are contiguous and one stride is 1."""
+    offset = flat_offset(access.indices, shapes[access.name])
+    strides = [run_stride(offset, run, extents) for run in (rows, columns)]
+    row, column = strides
+    if row is None or column is None or (row != 1 and column != 1):
+        return None
+    return row, column
+
+
+def run_stride(offset: sp.Expr, run: Sequence[sp.Symbol], extents: Mapping[sp.Symbol, sp.Expr]) -> sp.Expr | None:
+    """The stride of a run of indices, slowest first, taken as one index; None if it is not contiguous."""
+    following: sp.Expr | None = None
+    innermost: sp.Expr | None = None
+    for index in reversed(run):
+        own = slope(offset, index)
+        if own is None or own == 0:
+            return None
+        if following is None:
+            innermost = own
+        elif sp.expand(own - following) != 0:
+            return None
+        following = sp.expand(own * extents[index])
+    return innermost
+
+
+def name_operands(program: Program) -> Program:
+    """Give the composite or triangular operand of a product an equation of its own.
+
+    o[t,d] = Σ_{m <= t} e[t,m] / z[t] v[m,d]   ->   o_left[t,m] = {m <= t} e[t,m] / z[t];  o[t,d] = Σ_m o_left[t,m] v[m,d]
+
+    The new operand is 0 where the triangle leaves it out, so that a dense product is exact.
+    """
+    equations: list[Equation] = []
+    new: list[Tensor] = []
+    shapes = {t.name: t.shape for t in program.tensors}
+    known: dict[tuple[object, ...], Access] = {}
+    for equation in program.equations:
+        target = program.tensor(equation.target)
+        split = _split(program, equation, target, shapes)
+        if split is None:
+            equations.append(equation)
+            continue
+        operand, tensor, product = split
+        key = (tensor.shape, operand.terms)
+        if key in known:
+            (term,) = product.terms
+            body = term.body.xreplace(
+                {a: _renamed(a, known[key]) for a in accesses(term.body) if a.name == tensor.name}
+            )
+            equations.append(replace(product, terms=(replace(term, body=body),)))
+            continue
+        known[key] = tensor[operand.axes]
+        new.append(tensor)
+        shapes[tensor.name] = tensor.shape
+        equations += [operand, product]
+    return program.with_equations(equations, new)
+
+
+def _renamed(access: Access, like: Access) -> Access:
+    return Access(like.base, *access.indices)
+
+
+def _split(
+    program: Program, equation: Equation, target: Tensor, shapes: Shapes
+) -> tuple[Equation, Tensor, Equation] | None:
+    found = sides(equation)
+    if found is None or is_product(equation, shapes, target):
+        return None
+    (term,) = equation.terms
+    box = boxes(equation, target)
+    if box is None or any(low != 0 for low, _ in box.values()):
+        return None
+    triangle = mixed(equation)
+    swap = any(index_set(c.expr, found.n) for c in triangle)
+    composite: sp.Expr = found.right if swap else found.left
+    kept: sp.Expr = found.left if swap else found.right
+    rows = found.n if swap else found.m
+    if not isinstance(kept, Access) or not all(e.is_Symbol or not e.free_symbols for e in kept.indices):
+        return None
+    own = index_set(composite, (*equation.axes, *term.bound))
+    batch = tuple(i for i in own if i not in rows and i not in found.k)
+    order = (*batch, *rows, *found.k)
+    if any(not set(index_set(c.expr, (*equation.axes, *term.bound))) <= set(order) for c in triangle):
+        return None
+    tensor = Tensor(f"{target.name}_left", tuple(box[i][1] for i in order))
+    where = dict(zip(order, AXES, strict=False))
+    operand_term = Term(composite, (), triangle).over(where)
+    operand = Equation(tensor.name, AXES[: len(order)], (operand_term,))
+    body = found.alpha * kept * tensor[order]
+    domain = tuple(c for c in term.domain if c not in triangle)
+    product = replace(equation, terms=(Term(body, term.bound, domain),))
+    trial = {**shapes, tensor.name: tensor.shape}
+    return (operand, tensor, product) if is_product(product, trial, target) else None
+
+
+def extend_labels(labels: Labels, new: Sequence[Tensor]) -> Labels:
+    """Labels that name derived operands after their product."""
+    names = dict(labels.names)
+    for tensor in new:
+        names.setdefault(tensor.name, labels.name(tensor.name.removesuffix("_left")) + "_left")
+    return replace(labels, names=names)

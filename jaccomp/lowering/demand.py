@@ -1,0 +1,47 @@
+"""What is never read need not be computed: a map takes over the restrictions that all its readers share.
+
+p[t,m] = exp(s[t,m]);  q[t,m] = {m <= t} p[t,m]   ->   p[t,m] = {m <= t} exp(s[t,m])
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+
+import sympy as sp
+
+from jaccomp.lowering.affine import index_set
+from jaccomp.lowering.solve import Statement
+from jaccomp.program import Constraint
+
+
+def narrow(statements: Sequence[Statement], outputs: Collection[str]) -> tuple[Statement, ...]:
+    """The statements, maps of intermediates cut to the domain in which they are read; last first."""
+    result = list(statements)
+    writers = [s.target.name for s in statements]
+    for position in reversed(range(len(result))):
+        statement = result[position]
+        name = statement.target.name
+        bare = statement.target.indices == statement.loops
+        if statement.action != "assign" or name in outputs or writers.count(name) > 1 or not bare:
+            continue
+        shared: list[Constraint] | None = None
+        for reader in result[position + 1 :]:
+            for access in reader.reads():
+                if access.name != name:
+                    continue
+                found = _restrictions(statement, reader, access.indices)
+                shared = found if shared is None else [c for c in shared if c in found]
+        added = [c for c in shared or [] if c not in statement.domain and len(index_set(c.expr, statement.loops)) > 1]
+        if added:
+            result[position] = replace(statement, domain=(*statement.domain, *added))
+    return tuple(result)
+
+
+def _restrictions(writer: Statement, reader: Statement, indices: Sequence[sp.Expr]) -> list[Constraint]:
+    """The reader's constraints on these indices alone, in the writer's loops."""
+    if reader.product is not None or len(set(indices)) != len(indices) or any(i not in reader.loops for i in indices):
+        return []
+    where: dict[sp.Expr, sp.Expr] = dict(zip(indices, writer.loops, strict=True))
+    others = [i for i in reader.loops if i not in where]
+    return [c.over(where) for c in reader.domain if not index_set(c.expr, others)]

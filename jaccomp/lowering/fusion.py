@@ -1,0 +1,152 @@
+"""Which statements may run inside one loop, and which loop each would rather have innermost.
+
+A reader may share a loop with the writer of what it reads if it reads at the very index that was written: then the
+value of one iteration is all it needs. A reduction over the loop may not be read inside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import sympy as sp
+
+from jaccomp.lowering.affine import bounds_of, flat_offset, index_set, slope
+from jaccomp.lowering.classes import Classes
+from jaccomp.lowering.solve import Statement
+from jaccomp.notation import Access
+from jaccomp.program import Constraint, index_symbol
+
+Bounds = tuple[tuple[sp.Expr, ...], tuple[sp.Expr, ...]]
+HERE = index_symbol("_here")
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """Statements around one loop: fills that must run before it, those inside, and the rest, which run after."""
+
+    before: tuple[Statement, ...]
+    inside: tuple[Statement, ...]
+    after: tuple[Statement, ...]
+
+
+def relevant(statement: Statement, index: sp.Symbol) -> tuple[Constraint, ...]:
+    """The inequalities that bound `index` once every other loop they name is outside it."""
+    others = [i for i in statement.loops if i != index]
+    return tuple(c for c in statement.domain if index in c.expr.free_symbols and not index_set(c.expr, others))
+
+
+def loop_bounds(statement: Statement, index: sp.Symbol) -> Bounds | None:
+    """The bounds of `index` as the next loop of the statement; None if it has none yet."""
+    lower, upper = bounds_of(index, relevant(statement, index))
+    return (lower, upper) if lower and upper else None
+
+
+def split(
+    items: Sequence[Statement], cls: sp.Symbol, classes: Classes, joins: Callable[[Statement, sp.Symbol], bool]
+) -> Split:
+    """The statements that one loop of class `cls` can hold, in order, `joins` permitting."""
+    before: list[Statement] = []
+    inside: list[tuple[Statement, sp.Symbol]] = []
+    after: list[Statement] = []
+    fills: dict[str, list[Statement]] = {}
+    blocked: set[str] = set()
+    bounds: Bounds | None = None
+    for statement in items:
+        index = classes.loop(statement, cls)
+        touched = {a.name for a in (*statement.reads(), *statement.writes)}
+        mine = loop_bounds(statement, index) if index is not None else None
+        if (
+            index is not None
+            and mine is not None
+            and (bounds is None or mine == bounds)
+            and not touched & blocked
+            and joins(statement, index)
+            and all(_aligned(u, i, statement, index, classes) for u, i in inside)
+        ):
+            needed = [f for name in sorted(touched) for f in fills.get(name, ())]
+            if index not in _settled(statement) or not needed:
+                bounds = mine
+                before += [f for f in needed if f not in before]
+                inside.append((statement, index))
+                continue
+        if index is None and _is_fill(statement):
+            fills.setdefault(statement.target.name, []).append(statement)
+            after.append(statement)
+            continue
+        after.append(statement)
+        blocked |= {a.name for a in statement.writes}
+    return Split(tuple(before), tuple(s for s, _ in inside), tuple(s for s in after if s not in before))
+
+
+def _settled(statement: Statement) -> tuple[sp.Symbol, ...]:
+    return statement.target_indices()
+
+
+def _is_fill(statement: Statement) -> bool:
+    return statement.action == "assign" and not statement.value.has(Access) and not statement.guards
+
+
+def _aligned(writer: Statement, there: sp.Symbol, reader: Statement, here: sp.Symbol, classes: Classes) -> bool:
+    """Does each iteration of the shared loop touch, in the reader, only what the writer wrote in it?"""
+    for written in writer.writes:
+        for access in (*reader.reads(), *reader.writes):
+            if access.name != written.name:
+                continue
+            if there not in writer.target_indices():
+                both = reader.action == writer.action == "accumulate" and access == reader.target
+                if both and reader.target not in _value_reads(reader):
+                    continue
+                return False
+            if not any(
+                there in one.free_symbols
+                and _as_classes(one, there, writer, classes) == _as_classes(other, here, reader, classes)
+                for one, other in zip(written.indices, access.indices, strict=True)
+            ):
+                return False
+    return True
+
+
+def _value_reads(statement: Statement) -> tuple[sp.Expr, ...]:
+    return tuple(statement.value.atoms(Access))
+
+
+def _as_classes(expr: sp.Expr, index: sp.Symbol, statement: Statement, classes: Classes) -> sp.Expr:
+    where: dict[sp.Expr, sp.Expr] = {i: classes.of(i) for i in statement.loops if i in classes.parent}
+    where[index] = HERE
+    return expr.xreplace(where)
+
+
+def innermost(statement: Statement, shapes: Mapping[str, tuple[sp.Expr, ...]]) -> sp.Symbol | None:
+    """The loop that would rather be innermost: the one along which most accesses are contiguous.
+
+    The target counts twice, and an access in more loops more. A bound index that slides along an axis (`S*h + r`) is short, so it comes last.
+    """
+    if not statement.loops:
+        return None
+    target = statement.target_indices()
+    best: tuple[bool, int, bool, int] | None = None
+    chosen: sp.Symbol | None = None
+    weighted = [(a, 1) for a in statement.reads() if a.name != statement.target.name] + [(statement.target, 2)]
+    for position, index in enumerate(statement.loops):
+        score, slides = 0, False
+        for access, weight in weighted:
+            if not access.indices:
+                continue
+            step = slope(flat_offset(access.indices, shapes[access.name]), index)
+            traffic = 4 ** len(index_set(access, statement.loops))
+            score += traffic * (weight if step == 1 else 0 if step == 0 else -2)
+            slides = slides or (index not in target and _slides(statement, access, index, target))
+        rank = (not slides, score, index in target, position)
+        if best is None or rank > best:
+            best, chosen = rank, index
+    return chosen
+
+
+def _slides(statement: Statement, access: Access, index: sp.Symbol, axes: Sequence[sp.Symbol]) -> bool:
+    """Does the index move a window over an axis? `g*K + k` with k < K is no window."""
+    bounds = loop_bounds(statement, index)
+    extent = sp.expand(bounds[1][0] - bounds[0][0]) if bounds is not None else None
+    return any(
+        index in e.free_symbols and any(slope(e, axis) != extent for axis in index_set(e, axes)) for e in access.indices
+    )

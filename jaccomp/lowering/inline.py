@@ -1,0 +1,72 @@
+"""Maps that are cheaper to compute again than to keep are written into the statements that read them.
+
+gy[n,i] = g[i] ct_y[n,i];  a[n] = Σ_i gy[n,i]   ->   a[n] = Σ_i g[i] ct_y[n,i]
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import sympy as sp
+
+from jaccomp.lowering.contraction import sides
+from jaccomp.notation import Access
+from jaccomp.program import Equation, Program, Term, accesses, instantiate, live, term_accesses
+
+CHEAP = 6
+"""Additions and multiplications up to which a map is recomputed for each reader."""
+
+
+def inline(program: Program) -> Program:
+    """Substitute maps into their readers where no work is repeated, or little; equations that nobody reads are dropped."""
+    current = program
+    for name in [e.target for e in program.equations if e.is_map and e.target not in program.outputs]:
+        definition = current.definition(name)
+        if definition is None or (not _is_cheap(definition.body) and _readings(current, name) > 1):
+            continue
+        current = current.with_equations(
+            replace(e, terms=tuple(_inlined(e, t, definition) for t in e.terms)) for e in current.equations
+        )
+        if not any(name in {a.name for t in e.terms for a in term_accesses(t)} for e in current.equations):
+            current = live(current)
+    return live(current)
+
+
+def _is_cheap(body: sp.Expr) -> bool:
+    operations = 0
+    for node in sp.preorder_traversal(body):
+        if isinstance(node, Access):
+            continue
+        if isinstance(node, sp.Add | sp.Mul):
+            operations += len(node.args) - 1
+        elif isinstance(node, sp.Pow):
+            if not (node.exp.is_Integer and abs(node.exp) <= 3):
+                return False
+            if node.exp < 0 and accesses(node.base):
+                return False
+            operations += 1
+        elif isinstance(node, sp.Function | sp.Piecewise):
+            return False
+    return operations <= CHEAP
+
+
+def _readings(program: Program, name: str) -> int:
+    return sum(len([a for a in term_accesses(t) if a.name == name]) for e in program.equations for t in e.terms)
+
+
+def _inlined(equation: Equation, term: Term, definition: Equation) -> Term:
+    mine = [a for a in accesses(term.body) if a.name == definition.target]
+    if not mine or any(a.name == definition.target for c in term.domain for a in accesses(c.expr)):
+        return term
+    if sides(equation) is not None and len(definition.axes) > 0:
+        return term
+    loops = {*equation.axes, *term.bound}
+    where: dict[sp.Expr, sp.Expr] = {}
+    for access in mine:
+        if not loops <= access.free_symbols:
+            continue
+        if any(access in inner.indices for inner in accesses(term.body)):
+            continue
+        (instance,) = instantiate(definition, access.indices, 0)
+        where[access] = instance.body
+    return replace(term, body=term.body.xreplace(where))

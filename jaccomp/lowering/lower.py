@@ -1,0 +1,133 @@
+"""`lower`: a program becomes a kernel of fused, tiled, race-free nests."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import sympy as sp
+
+from jaccomp.lowering.classes import classes
+from jaccomp.lowering.contraction import extend_labels, name_operands
+from jaccomp.lowering.demand import narrow
+from jaccomp.lowering.inline import inline
+from jaccomp.lowering.ir import Block, Buffer, Contract, Function, Kernel, Partial, verify, walk
+from jaccomp.lowering.schedule import Nest, Scheduler, total
+from jaccomp.lowering.solve import Statement, rename_bounds, statements
+from jaccomp.lowering.storage import Layout, layouts, place
+from jaccomp.lowering.tidy import Promotion, guarded, needs_of
+from jaccomp.program import Program, Tensor, live, reads
+
+TYPICAL = 64
+
+
+def lower(program: Program) -> Kernel:
+    """The kernel that computes a program: equations solved for loops, fused, tiled, stored and split over threads."""
+    prepared = inline(name_operands(rename_bounds(live(program))))
+    prepared = replace(prepared, labels=extend_labels(prepared.labels, prepared.tensors))
+    made, extra = statements(prepared)
+    wanted = needs(prepared)
+    made = tuple(replace(s, needs=wanted[s.equation.target]) for s in narrow(made, prepared.outputs))
+    tensors = (*prepared.tensors, *extra)
+    scheduler = Scheduler(
+        classes(made, prepared.inputs),
+        {t.name: t.shape for t in tensors},
+        typical(prepared),
+        _capacity(prepared),
+    )
+    nests = scheduler.nests(made)
+    where = layouts(prepared, tensors, nests, scheduler)
+    functions = tuple(_function(nest, where, number, made) for number, nest in enumerate(nests))
+    buffers = [layout.buffer for layout in where.values()]
+    kernel = Kernel(
+        prepared.name,
+        prepared,
+        tuple(b for b in buffers if b.place in ("input", "output", "local")),
+        tuple(b for b in buffers if b.place == "temporary"),
+        tuple(functions),
+        tuple((name, wanted[name]) for name in prepared.outputs if len(wanted[name]) > 1),
+        tuple(scheduler.hints.items()),
+    )
+    return verify(kernel)
+
+
+def typical(program: Program) -> dict[sp.Expr, sp.Expr]:
+    """Representative values of sizes and scalars, for comparing costs only."""
+    given = dict(zip(program.sizes, program.typical, strict=False))
+    values: dict[sp.Expr, sp.Expr] = {s: sp.Integer(given.get(s, TYPICAL)) for s in program.sizes}
+    for scalar in program.scalars:
+        if scalar.dtype == "int64":
+            values[scalar.symbol] = sp.Integer(int(scalar.default) if scalar.default is not None else 1)
+    return values
+
+
+def needs(program: Program) -> dict[str, tuple[str, ...]]:
+    """For each defined tensor the outputs that cannot be computed without it."""
+    result: dict[str, set[str]] = {e.target: set() for e in program.equations}
+    for equation in reversed(program.equations):
+        mine = result[equation.target]
+        if equation.target in program.outputs:
+            mine.add(equation.target)
+        for name in reads(equation):
+            if name in result:
+                result[name] |= mine
+    return {name: tuple(o for o in program.outputs if o in found) for name, found in result.items()}
+
+
+def _capacity(program: Program) -> sp.Expr:
+    named = [program.tensor(n) for n in (*program.inputs, *program.outputs)]
+    return sp.Add(*(sp.Mul(*t.shape) for t in named))
+
+
+def _function(nest: Nest, where: dict[str, Layout], number: int, everything: tuple[Statement, ...]) -> Function:
+    body = place(nest.body, where)
+    assert isinstance(body, Block)
+    named = {a for a in _names(nest)}
+    mine = [where[n].buffer for n in where if n in named]
+    partials = tuple(_partial(where[name].buffer, nest) for name in nest.across)
+    locals_ = frozenset(b.name for b in mine if b.place == "local")
+    promotion = Promotion(locals_)
+    body = promotion.block(body)
+    wanted = needs_of(body)
+    body = guarded(body, frozenset(wanted))
+    scratch = tuple(b for b in mine if b.place in ("scratch", "local")) + tuple(promotion.made)
+    return Function(
+        f"nest{number}",
+        nest.parallel,
+        body,
+        scratch,
+        partials,
+        total(nest.parallel),
+        _work(nest),
+        wanted,
+    )
+
+
+def _names(nest: Nest) -> list[str]:
+    from jaccomp.lowering.storage import node_accesses
+
+    return list(dict.fromkeys(a.name for a in node_accesses(nest.body)))
+
+
+def _partial(buffer: Buffer, nest: Nest) -> Partial:
+    reducer = next(s.reducer for s in nest.statements if s.target.name == buffer.name)
+    return Partial(buffer.name, Buffer(f"{buffer.name}_partial", buffer.shape, "temporary", buffer.dtype), reducer)
+
+
+def _work(nest: Nest) -> sp.Expr:
+    """Iterations of the largest loop nest, to tell small calls from large ones."""
+    from jaccomp.lowering.affine import bounds_of, index_set
+
+    sizes: dict[sp.Expr, None] = {}
+    for statement in nest.statements:
+        extent: sp.Expr = sp.S.One
+        for index in statement.loops:
+            others = [i for i in statement.loops if i != index]
+            alone = [c for c in statement.domain if not index_set(c.expr, others)]
+            lower, upper = bounds_of(index, alone)
+            if lower and upper:
+                extent *= sp.expand(upper[0] - lower[0])
+        sizes.setdefault(extent)
+    return sp.Add(*sizes)
+
+
+__all__ = ["Contract", "Tensor", "lower", "walk"]

@@ -1,0 +1,70 @@
+/* Matrix products and loop bounds of generated kernels: SciPy's BLAS, resolved at the first call that needs it.
+
+   Row-major `C[m, n] = alpha op(A)[m, k] op(B)[k, n] (+ C)`. Each call runs on the calling thread alone: our own tiles are what
+   runs in parallel, and a threaded product would give bits that depend on the number of threads. OpenBLAS runs a product on
+   one thread when it is called inside an OpenMP region or when its thread count is 1; SciPy's is built on pthreads, so the count
+   is set to 1 while kernels run (`jc_blas_enter`, counted) and set back after the last of them (`jc_blas_leave`). */
+#ifndef JC_BLAS_INCLUDED
+#define JC_BLAS_INCLUDED
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+#include <limits.h>
+
+#define JC_INF __builtin_inf()
+
+/* The least j with c*j + e >= 0, and one more than the greatest; see LowerBound and UpperBound of the loop IR. */
+static inline ptrdiff_t jc_lower(ptrdiff_t c, ptrdiff_t e) {
+    ptrdiff_t far = PTRDIFF_MAX / 4;
+    if (c > 0) { ptrdiff_t q = -e / c; return q + (-e % c > 0); }
+    return c < 0 || e >= 0 ? -far : far;
+}
+static inline ptrdiff_t jc_upper(ptrdiff_t c, ptrdiff_t e) {
+    ptrdiff_t far = PTRDIFF_MAX / 4;
+    if (c < 0) { ptrdiff_t q = e / -c; return q - (e % -c < 0) + 1; }
+    return far;
+}
+static inline size_t jc_bytes(ptrdiff_t n, size_t size) { return (size_t)(n > 0 ? n : 1) * size; }
+static inline float jc_finite_f32(float x) { return x == -__builtin_inff() ? 0.0f : x; }
+static inline double jc_finite_f64(double x) { return x == -__builtin_inf() ? 0.0 : x; }
+
+typedef void (*jc_sgemm_t)(char *, char *, int *, int *, int *, float *, float *, int *, float *, int *, float *, float *, int *);
+typedef void (*jc_dgemm_t)(char *, char *, int *, int *, int *, double *, double *, int *, double *, int *, double *, double *, int *);
+static jc_sgemm_t jc_sgemm;
+static jc_dgemm_t jc_dgemm;
+static void (*jc_blas_set)(int);
+static int (*jc_blas_get)(void);
+
+#define JC_GEMM(T, suffix, gemm) \
+static inline void jc_gemm_##suffix(int ta, int tb, ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, T alpha, const T *a, ptrdiff_t lda, \
+        const T *b, ptrdiff_t ldb, int adds, T *c, ptrdiff_t ldc) { \
+    if (m <= 0 || n <= 0) return; \
+    if (k <= 0) { \
+        if (!adds) for (ptrdiff_t i = 0; i < m; ++i) memset(c + i * ldc, 0, (size_t)n * sizeof(T)); \
+        return; \
+    } \
+    /* Row-major C = A B is column-major C' = B' A'. Extents beyond int are cut: each piece adds to its own part of C. */ \
+    const ptrdiff_t most = INT_MAX / 2; \
+    if (lda > INT_MAX || ldb > INT_MAX || ldc > INT_MAX) { \
+        for (ptrdiff_t i = 0; i < m; ++i) for (ptrdiff_t j = 0; j < n; ++j) { \
+            T sum = 0; \
+            for (ptrdiff_t p = 0; p < k; ++p) sum += (ta ? a[p * lda + i] : a[i * lda + p]) * (tb ? b[j * ldb + p] : b[p * ldb + j]); \
+            c[i * ldc + j] = alpha * sum + (adds ? c[i * ldc + j] : 0); \
+        } \
+        return; \
+    } \
+    for (ptrdiff_t i = 0; i < m; i += most) for (ptrdiff_t j = 0; j < n; j += most) for (ptrdiff_t p = 0; p < k; p += most) { \
+        int mm = (int)(m - i < most ? m - i : most), nn = (int)(n - j < most ? n - j : most), kk = (int)(k - p < most ? k - p : most); \
+        int la = (int)lda, lb = (int)ldb, lc = (int)ldc; \
+        int la_least = ta ? mm : kk, lb_least = tb ? kk : nn; \
+        if (la < la_least) la = la_least; \
+        if (lb < lb_least) lb = lb_least; \
+        if (lc < nn) lc = nn; \
+        T beta = adds || p > 0 ? 1 : 0; \
+        gemm(tb ? "T" : "N", ta ? "T" : "N", &nn, &mm, &kk, &alpha, (T *)(tb ? b + j * ldb + p : b + p * ldb + j), &lb, \
+             (T *)(ta ? a + p * lda + i : a + i * lda + p), &la, &beta, c + i * ldc + j, &lc); \
+    } \
+}
+JC_GEMM(float, f32, jc_sgemm)
+JC_GEMM(double, f64, jc_dgemm)
+#endif
