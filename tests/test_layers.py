@@ -5,88 +5,30 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-from typing import Any
 
-import numpy as np
 import pytest
-from library_formulas import CASES, Case
+from library_formulas import CASES
+from points import Point, check_formula, check_vjp, check_vjp_of_vjp
 
 import jaccomp.layers
-from jaccomp.calculus.vjp import real_inputs, real_outputs, vjp
 from jaccomp.errors import UsageError
 from jaccomp.layer import Layer
 from jaccomp.layers import FAMILIES, families, family, get, names
-from jaccomp.program import Program, verify
-from jaccomp.reference.interpreter import evaluate, extent
-
-STEP = 1e-30
-
-
-class Point:
-    """A layer's program with sizes, scalars and inputs, by canonical names."""
-
-    def __init__(self, layer: Layer, case: Case, seed: int = 0) -> None:
-        rng = np.random.default_rng(seed)
-        self.program: Program = layer.program
-        label = self.program.labels.name
-        self.sizes = {s.name: case.sizes[label(s.name)] for s in self.program.sizes}
-        by_name = {label(s.name): s.name for s in self.program.scalars}
-        self.scalars = {by_name[name]: value for name, value in case.scalars.items()}
-        assert sorted(case.scalars) == sorted(by_name), "the case passes every scalar, so that no default hides one"
-        self.inputs: dict[str, Any] = {}
-        for name in self.program.inputs:
-            draw = case.draw.get(label(name), lambda rng, shape: rng.standard_normal(shape))
-            self.inputs[name] = draw(rng, self.shape(name))
-
-    def shape(self, name: str, program: Program | None = None) -> tuple[int, ...]:
-        return tuple(extent(e, self.sizes, self.scalars) for e in (program or self.program).tensor(name).shape)
-
-    def evaluate(self, program: Program, arrays: dict[str, Any], dtype: Any = np.float64) -> dict[str, Any]:
-        return evaluate(program, arrays, self.sizes, self.scalars, dtype=dtype)
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_a_layer_is_its_formula(name: str) -> None:
-    case = CASES[name]
-    point = Point(get(name), case)
-    verify(point.program)
-    values = point.evaluate(point.program, point.inputs)
-    expected = case.formula(*point.inputs.values(), **case.scalars)
-    expected = expected if isinstance(expected, tuple) else (expected,)
-    assert len(expected) == len(point.program.outputs)
-    for output, value in zip(point.program.outputs, expected, strict=True):
-        assert values[output].shape == np.shape(value)
-        np.testing.assert_allclose(values[output], value, rtol=1e-12, atol=1e-13)
-
-
-def check_transpose(point: Point, program: Program, inputs: dict[str, Any], mark: str, seed: int) -> None:
-    """`⟨vᵀ J, t⟩ = ⟨v, J t⟩` for each input by itself, in a random direction that no error is orthogonal to."""
-    rng = np.random.default_rng(seed)
-    outputs = real_outputs(program)
-    seeds = {y: rng.standard_normal(point.shape(y, program)) for y in outputs}
-    backward = point.evaluate(vjp(program), inputs | {mark + y: v for y, v in seeds.items()})
-    for x in real_inputs(program):
-        direction = rng.standard_normal(point.shape(x, program))
-        moved = inputs | {x: inputs[x] + 1j * STEP * direction}
-        values = point.evaluate(program, moved, np.complex128)
-        terms = [seeds[y] * values[y].imag / STEP for y in outputs]
-        pulled = backward[mark + x] * direction
-        scale = sum(np.abs(t).sum() for t in terms) + np.abs(pulled).sum()
-        assert abs(pulled.sum() - sum(t.sum() for t in terms)) <= 1e-13 * scale
+    check_formula(Point(get(name), CASES[name]), CASES[name])
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_a_vjp_is_the_transpose_of_complex_step(name: str) -> None:
-    point = Point(get(name), CASES[name])
-    check_transpose(point, point.program, point.inputs, "ct_", seed=1)
+    check_vjp(Point(get(name), CASES[name]))
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_the_vjp_of_a_vjp_is_the_transpose_of_complex_step(name: str) -> None:
-    point = Point(get(name), CASES[name])
-    rng = np.random.default_rng(2)
-    seeds = {f"ct_{y}": rng.standard_normal(point.shape(y)) for y in real_outputs(point.program)}
-    check_transpose(point, vjp(point.program), point.inputs | seeds, "ct2_", seed=3)
+    check_vjp_of_vjp(Point(get(name), CASES[name]))
 
 
 def test_every_layer_has_a_formula() -> None:
