@@ -30,7 +30,7 @@ def collected(expr: sp.Expr) -> sp.Expr:
     if isinstance(expr, Access) or not expr.args or not isinstance(expr, sp.Add | sp.Mul | sp.Pow):
         return expr
     flat = flattened(expr)
-    return cheapest(factored(flat), factored(expr), expr)
+    return cheapest(expr, joined(factored(expr)), joined(factored(joined(flat))))
 
 
 def flattened(expr: sp.Expr) -> sp.Expr:
@@ -46,6 +46,21 @@ def flattened(expr: sp.Expr) -> sp.Expr:
     for factor in expr.args:
         addends = [a * b for a in addends for b in sp.Add.make_args(factor)]
     return sp.Add(*(flattened(a) if a.has(sp.Add) and a != expr else a for a in addends))
+
+
+def joined(expr: sp.Expr) -> sp.Expr:
+    """`exp(a) exp(b)` as `exp(a + b)` in the products of an expression; SymPy joins only what cancels."""
+    if isinstance(expr, Access) or not expr.args or not expr.has(sp.exp):
+        return expr
+    if isinstance(expr, sp.Add):
+        return sp.Add(*(joined(one) for one in expr.args))
+    if isinstance(expr, sp.Mul):
+        powers = [f for f in expr.args if isinstance(f, sp.exp)]
+        rest = [joined(f) for f in expr.args if not isinstance(f, sp.exp)]
+        if len(powers) > 1:
+            return sp.Mul(*rest, sp.exp(sp.Add(*(p.args[0] for p in powers))))
+        return sp.Mul(*rest, *powers)
+    return expr
 
 
 def _powers(addend: sp.Expr) -> tuple[sp.Expr, Powers]:

@@ -89,7 +89,7 @@ class Names:
     new: list[tuple[Tensor, Equation]] = field(default_factory=list)
 
     def part(self, expr: sp.Expr, extents: Mapping[sp.Symbol, sp.Expr]) -> sp.Expr:
-        used = [a for a in extents if a in expr.free_symbols]
+        used = _orientation(expr, extents)
         body = expr.xreplace(dict(zip(used, AXES, strict=False)))
         shape = tuple(extents[a] for a in used)
         key = (body, shape)
@@ -99,6 +99,13 @@ class Names:
             self.known[key] = Tensor(name, shape)
             self.new.append((self.known[key], Equation(name, AXES[: len(used)], (Term(body),))))
         return self.known[key][tuple(used)]
+
+
+def _orientation(expr: sp.Expr, extents: Mapping[sp.Symbol, sp.Expr]) -> list[sp.Symbol]:
+    """The indices of a part, in the order in which its widest read has them."""
+    widest = sorted(accesses(expr), key=lambda a: -len(a.indices))
+    order = dict.fromkeys(i for a in widest for i in a.indices if i in extents)
+    return list(order) + [a for a in extents if a in expr.free_symbols and a not in order]
 
 
 def name_invariants(program: Program, equation: Equation, names: Names) -> Equation:
@@ -123,10 +130,12 @@ def name_invariants(program: Program, equation: Equation, names: Names) -> Equat
 
 
 def _name_parts(expr: sp.Expr, every: set[sp.Symbol], extents: Mapping[sp.Symbol, sp.Expr], names: Names) -> sp.Expr:
-    if isinstance(expr, Access) or not expr.args or isinstance(expr, sp.Piecewise):
+    if isinstance(expr, Access) or not expr.args:
         return expr
     if _space(expr) != every and _worth_a_name(expr):
         return _signed_part(expr, extents, names)
+    if isinstance(expr, sp.Piecewise):
+        return expr
     if not isinstance(expr, sp.Add | sp.Mul):
         return expr.func(*(_name_parts(a, every, extents, names) for a in expr.args))
     rest = list(expr.args)

@@ -15,7 +15,7 @@ import sympy as sp
 from jaccomp.algebra.matching import bindings
 from jaccomp.calculus.functions import InverseRoot
 from jaccomp.calculus.scalar import known_functions
-from jaccomp.domains import proves
+from jaccomp.domains import is_index, proves
 from jaccomp.notation import Access
 from jaccomp.program import Constraint, Domain, Equation, Program, Term
 
@@ -108,7 +108,7 @@ def _solve(
                 continue
             if isinstance(body, sp.Add):
                 yield from _solve(part, value - rest, definitions)
-            elif is_nonzero(rest, definitions):
+            elif is_nonzero(rest, definitions) and not _spans(rest, value):
                 yield from _solve(part, value / rest, definitions)
         return
     if isinstance(body, sp.exp):
@@ -121,7 +121,8 @@ def _solve(
         if exponent.is_Rational and exponent in (sp.S.Half, -sp.S.Half, sp.S.NegativeOne):
             if isinstance(value, Access):
                 yield base, value, exponent
-            yield from _solve(base, value ** (1 / exponent), definitions)
+            if exponent == -1 or not isinstance(value, Access):
+                yield from _solve(base, value ** (1 / exponent), definitions)
         return
     if isinstance(body, sp.log):
         yield body, value, None
@@ -129,6 +130,12 @@ def _solve(
         return
     if isinstance(body, TRANSCENDENTAL) and not isinstance(body, InverseRoot):
         yield body, value, None
+
+
+def _spans(rest: sp.Expr, value: sp.Expr) -> bool:
+    """Does the divisor vary over every axis? Only a row's own scale is divided by, which does not lose digits."""
+    axes = {s for a in value.atoms(Access) for s in a.free_symbols if is_index(s)}
+    return bool(axes <= rest.free_symbols)
 
 
 def substitute(relation: Relation, term: Term, facts: Domain) -> Term:
