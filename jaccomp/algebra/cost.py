@@ -41,17 +41,9 @@ def operations(expr: sp.Expr, function_weight: int = 1) -> int:
 
 
 def _product(expr: sp.Mul, weight: int) -> int:
-    above = below = inside = 0
-    for factor in expr.args:
-        if factor == -1:
-            continue
-        if factor.is_Rational or not (isinstance(factor, sp.Pow) and factor.exp.is_Integer and factor.exp < 0):
-            above += 1
-            inside += operations(factor, weight)
-        else:
-            below += 1
-            inside += operations(1 / factor, weight)
-    return inside + max(above - 1, 0) + max(below - 1, 0) + (1 if below else 0)
+    factors = [f for f in expr.args if f != -1]
+    inside = sum(operations(1 / f if _is_divisor(f) else f, weight) for f in factors)
+    return inside + _joins(False, factors)
 
 
 def hoisted(term: Term) -> tuple[sp.Expr, sp.Expr]:
@@ -106,8 +98,7 @@ def spread(expr: sp.Expr, ranges: Mapping[sp.Symbol, float], weight: int) -> flo
         seen: frozenset[sp.Symbol] = frozenset()
         spaces = sorted(by_space, key=lambda s: (len(s), sorted(map(str, s))))
         for k, space in enumerate(spaces):
-            inner = expr.func(*by_space[space], evaluate=False)
-            total += _own(inner, weight) * _volume({s: ranges[s] for s in space})
+            total += _joins(isinstance(expr, sp.Add), by_space[space]) * _volume({s: ranges[s] for s in space})
             seen |= space
             if k:
                 total += _volume({s: ranges[s] for s in seen})
@@ -121,11 +112,13 @@ def _is_divisor(expr: sp.Expr) -> bool:
     return isinstance(expr, sp.Pow) and bool(expr.exp.is_Integer) and expr.exp < 0
 
 
-def _own(expr: sp.Expr, weight: int) -> int:
+def _joins(is_sum: bool, arguments: list[sp.Expr]) -> int:
     """The operations that join the arguments of one sum or product."""
-    arguments = expr.args if isinstance(expr, sp.Add | sp.Mul) else (expr,)
-    inside = sum(operations(1 / a if _is_divisor(a) else a, weight) for a in arguments)
-    return operations(expr, weight) - inside
+    if is_sum:
+        return len(arguments) - 1
+    below = sum(1 for a in arguments if _is_divisor(a))
+    above = len(arguments) - below
+    return max(above - 1, 0) + below
 
 
 def _volume(ranges: Mapping[sp.Symbol, float]) -> float:
