@@ -1,18 +1,20 @@
 """How arguments become sizes: the semantics of a call, in plain Python and without SymPy.
 
 A `Signature` says what a layer's tensors, sizes and scalars are. Generated modules carry it as C tables, read by
-`templates/jaccomp_frame.h`; the NumPy backend binds with the functions here. Both refuse the same calls in the same words.
+`templates/jaccomp_frame.h`; the NumPy backend binds with `jaccomp/arguments.py`. Both refuse the same calls
+in the same words.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 Operation = Literal["add", "mul", "floordiv", "ceildiv", "mod", "max", "min"]
+Side = Literal["primal", "cotangent", "tangent"]
+SIDES: tuple[Side, ...] = ("primal", "cotangent", "tangent")
 _SIGNS: Mapping[str, str] = {"floordiv": "//", "mod": " % "}
-_TIGHTNESS: Mapping[str, int] = {"add": 1, "mul": 2, "floordiv": 2, "mod": 2}
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,12 +166,59 @@ class ScalarForm:
 
 
 @dataclass(frozen=True, slots=True)
+class SlotForm:
+    """An argument of a kernel: whose primal, cotangent or tangent it is; of a result, the inputs that it needs."""
+
+    side: Side
+    name: str
+    reads: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class CornerForm:
+    """`text` reads `low` to `high` of `axis`, which has `extent`, unless one of `ranges` is empty."""
+
+    text: str
+    axis: int
+    low: Extent
+    high: Extent
+    extent: Extent
+    ranges: tuple[Extent, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ScanForm:
+    """Each element of the integer array `name`, plus `low` to `high`, must lie in the axis that `text` reads."""
+
+    text: str
+    side: Side
+    name: str
+    axis: int
+    low: Extent
+    high: Extent
+    extent: Extent
+    computed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ProgramForm:
+    """A kernel as a call sees it: arguments, results, the scalars it must have, what is checked before it runs."""
+
+    inputs: tuple[SlotForm, ...]
+    outputs: tuple[SlotForm, ...]
+    scalars: tuple[str, ...]
+    corners: tuple[CornerForm, ...]
+    scans: tuple[ScanForm, ...]
+    extents: tuple[tuple[Extent, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Signature:
     """What a call of a layer takes and gives, by the user's names.
 
     `residuals` are the arrays that the forward function keeps beside inputs and outputs; `kept` names all that the
     backward one reads, in order; `solutions` are what shapes can determine beside bare sizes; `required` the sizes that
-    no input does.
+    no input does. `programs` goes by role: forward, fwd, bwd, jvp.
     """
 
     layer: str
@@ -182,6 +231,7 @@ class Signature:
     any_sizes: tuple[str, ...]
     solutions: tuple[Solution, ...]
     required: tuple[str, ...]
+    programs: Mapping[str, ProgramForm] = field(default_factory=dict)
 
     @property
     def tensors(self) -> tuple[TensorForm, ...]:

@@ -18,6 +18,10 @@
 #ifdef _OPENMP
 #include <omp.h>
 #endif
+#if defined(__GNUC__) && !defined(__clang__)     /* nothing here is worth the half second that -O3 would take over it */
+#pragma GCC push_options
+#pragma GCC optimize ("Og")
+#endif
 
 #define JC_DIMS 64                               /* NumPy's limit on axes */
 #define JC_BIG ((Py_ssize_t)1 << 31)             /* integer scalars stay below it, so that index arithmetic stays in 64 bits */
@@ -38,7 +42,7 @@ typedef struct { int side, tensor; uint64_t reads; } jc_slot;                   
 typedef struct { const char *text; int axis, low, high, extent, guards, nguards; } jc_corner;
 typedef struct { const char *text; int side, tensor, axis, low, high, extent, empty; } jc_scan;  /* empty: a range with no value is fine */
 typedef struct {
-    int inputs, outputs, slots, corners, ncorners, scans, nscans;
+    int inputs, outputs, slots, corners, ncorners, scans, nscans, blas;
     uint64_t scalars;                            /* those it reads, or that extents do */
     jc_kernel of[2];                             /* float32, float64 */
 } jc_program;
@@ -304,7 +308,7 @@ static int jc_constants(jc_call *k, PyObject **values, uint64_t needed, int defa
     for (int s = 0; s < JC_SIZES; ++s) {
         PyObject *value = values[JC_SIZE_KEY + s];
         if (!value) continue;
-        Py_ssize_t size = 1;
+        Py_ssize_t size = 1, before = k->s.v[s];
         int any = jc_any_of[s];
         if (any >= 0) {
             PyObject *axes = PyTuple_Check(value) ? Py_NewRef(value) : PyTuple_Pack(1, value);
@@ -323,6 +327,8 @@ static int jc_constants(jc_call *k, PyObject **values, uint64_t needed, int defa
             k->s.leads[any] = (int)count;
             Py_DECREF(axes);
         } else if (jc_whole(k, jc_size_names[s], value, 0, JC_BIG - 1, &size)) return -1;
+        if ((k->s.known >> s & 1) && before != size)
+            return jc_fail(PyExc_ValueError, k, "%s is %R, but the forward call had %zd.", jc_size_names[s], value, before);
         k->s.v[s] = size;
         k->s.known |= (uint64_t)1 << s;
         k->origin[s] = -1;
@@ -663,21 +669,16 @@ static int jc_check_indices(const jc_call *k, const jc_program *p, uint64_t read
 
 #ifdef JC_BLAS
 #include <dlfcn.h>
-/* SciPy's gemm, found at the first call: its import takes longer than everything else a module does. */
-typedef void (*jc_sgemm_t)(char *, char *, int *, int *, int *, float *, float *, int *, float *, int *, float *, float *, int *);
-typedef void (*jc_dgemm_t)(char *, char *, int *, int *, int *, double *, double *, int *, double *, int *, double *, double *, int *);
-static jc_sgemm_t jc_sgemm;
-static jc_dgemm_t jc_dgemm;
-static void (*jc_blas_set_threads)(int);
-static int (*jc_blas_get_threads)(void);
+/* SciPy's gemm (see jaccomp_blas.h), found at the first call that needs it: its import takes longer than all else that a module
+   does. Counted under the GIL, so that concurrent calls set the process-wide thread count once and restore it once. */
+static int jc_blas_calls, jc_blas_before;
 
 static void *jc_capsule(PyObject *table, const char *name) {
     PyObject *capsule = PyDict_GetItemString(table, name);
     return capsule ? PyCapsule_GetPointer(capsule, PyCapsule_GetName(capsule)) : NULL;
 }
 
-static int jc_blas_ready(void) {
-    if (jc_sgemm && jc_dgemm) return 0;
+static int jc_blas_find(void) {
     PyObject *module = PyImport_ImportModule("scipy.linalg.cython_blas"), *table = NULL;
     if (module) table = PyObject_GetAttrString(module, "__pyx_capi__");
     if (table) {
@@ -690,9 +691,9 @@ static int jc_blas_ready(void) {
                                                {"scipy_openblas_set_num_threads64_", "scipy_openblas_get_num_threads64_"},
                                                {"openblas_set_num_threads", "openblas_get_num_threads"},
                                                {"MKL_Set_Num_Threads", "MKL_Get_Max_Threads"}};
-        for (size_t i = 0; library && !jc_blas_set_threads && i < sizeof names / sizeof *names; ++i) {
-            jc_blas_set_threads = (void (*)(int))dlsym(library, names[i][0]);
-            jc_blas_get_threads = (int (*)(void))dlsym(library, names[i][1]);
+        for (size_t i = 0; library && !jc_blas_set && i < sizeof names / sizeof *names; ++i) {
+            jc_blas_set = (void (*)(int))dlsym(library, names[i][0]);
+            jc_blas_get = (int (*)(void))dlsym(library, names[i][1]);
         }
         if (library) dlclose(library);
     }
@@ -701,13 +702,27 @@ static int jc_blas_ready(void) {
     if (jc_sgemm && jc_dgemm) return 0;
     PyObject *type, *error, *trace;
     PyErr_Fetch(&type, &error, &trace);
-    PyErr_Format(PyExc_ImportError, "%s: its matrix products need SciPy's BLAS, scipy.linalg.cython_blas, and it cannot be loaded: %S. "
+    PyErr_Format(PyExc_ImportError, "%s: its matrix products need SciPy's BLAS, scipy.linalg.cython_blas, which cannot be loaded: %S. "
                  "Install SciPy.", jc_name, error ? error : Py_None);
     Py_XDECREF(type); Py_XDECREF(error); Py_XDECREF(trace);
     return -1;
 }
+
+static int jc_blas_enter(void) {
+    if (!(jc_sgemm && jc_dgemm) && jc_blas_find()) return -1;
+    if (jc_blas_calls++ == 0 && jc_blas_set && jc_blas_get) {
+        jc_blas_before = jc_blas_get();
+        if (jc_blas_before != 1) jc_blas_set(1);
+    }
+    return 0;
+}
+
+static void jc_blas_leave(void) {
+    if (--jc_blas_calls == 0 && jc_blas_set && jc_blas_get && jc_blas_before != 1) jc_blas_set(jc_blas_before);
+}
 #else
-static inline int jc_blas_ready(void) { return 0; }
+static inline int jc_blas_enter(void) { return 0; }
+static inline void jc_blas_leave(void) {}
 #endif
 
 /* ------------------------------------------------------------------------------------------------------------------ results */
@@ -860,11 +875,12 @@ static int jc_run(const jc_call *k, int program, uint64_t wanted, jc_results *r)
     for (int i = 0; i < p->outputs; ++i) arrays[p->inputs + i] = r->made[i] ? PyArray_DATA(r->made[i]) : NULL;
     jc_kernel kernel = p->of[k->s.real];
     if (!kernel) return jc_fail(PyExc_TypeError, k, "this module was built without %s.", jc_numpy_name(k->s.real));
-    if (jc_blas_ready()) return -1;
+    if (p->blas && jc_blas_enter()) return -1;
     int status;
     Py_BEGIN_ALLOW_THREADS
     status = kernel(arrays, k->s.v, k->s.c, k->s.threads);
     Py_END_ALLOW_THREADS
+    if (p->blas) jc_blas_leave();
     if (status) { PyErr_NoMemory(); return -1; }
     for (int i = 0; i < p->outputs; ++i) {
         if (!r->given[i]) continue;
@@ -1470,4 +1486,7 @@ static int jc_frame(PyObject *globals, PyObject *docs) {
     }
     return failed ? -1 : 0;
 }
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC pop_options
+#endif
 #endif

@@ -1,8 +1,8 @@
 """Which reads can fall outside their tensor: proved not to, or checked once a call.
 
-An affine access is proved in range from its term's domain and the ranges of the axes, or checked at the two corners of its box
-where each index is at an end of its range. An access at an id (`table[ids[n], d]`, or the data equality `ids[n] == v` that
-differentiation makes of it) is checked by a scan of the whole integer array.
+An affine access is proved in range from its term's domain and the ranges of the axes, or checked at the two corners of
+its box where each index is at an end of its range. An access at an id (`table[ids[n], d]`, or the data equality
+`ids[n] == v` that differentiation makes of it) is checked by a scan of the whole integer array.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _MOST_CORNERS = 64
 
 @dataclass(frozen=True, slots=True)
 class Corner:
-    """`access` reads from `low` to `high` of `axis`, which has `extent`, unless one of `ranges` (counts of indices) is empty."""
+    """`access` reads from `low` to `high` of `axis`, which has `extent`, unless one of `ranges` (counts) is empty."""
 
     access: Access
     axis: int
@@ -170,7 +170,7 @@ def _eliminate(
 
 def _end(box: Term, index: sp.Symbol, direction: int, indices: tuple[sp.Symbol, ...]) -> sp.Expr | None:
     """An end of the range of an index: one in sizes alone, if there is one, else the first in other indices."""
-    ends = [e for e in box.lower_bounds(index)] if direction < 0 else [e - 1 for e in box.upper_bounds(index)]
+    ends = list(box.lower_bounds(index)) if direction < 0 else [e - 1 for e in box.upper_bounds(index)]
     ends = [e for e in ends if not e.has(Access)]
     return next((e for e in ends if not e.free_symbols & set(indices)), ends[0] if ends else None)
 

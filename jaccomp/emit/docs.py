@@ -1,4 +1,4 @@
-"""Bundle and signature -> the docstrings of a module and its functions, each with its call signature in the first line."""
+"""Bundle and signature -> the docstrings of a module and of its functions, which start with the call's signature."""
 
 from __future__ import annotations
 
@@ -45,7 +45,6 @@ def function_docs(bundle: Bundle, signature: Signature) -> dict[str, str]:
     docs: dict[str, str] = {}
 
     def add(name: str, first: list[str], keywords: list[str], body: list[str]) -> None:
-        # A keyword without a default must come before none of the defaults for `inspect.signature` to read it: keywords may.
         spelled = ", ".join([*first, *(["*", *keywords] if keywords else [])])
         docs[name] = f"{name}({spelled})\n--\n\n" + "\n\n".join(part for part in body if part) + "\n"
 
@@ -96,8 +95,8 @@ def function_docs(bundle: Bundle, signature: Signature) -> dict[str, str]:
             [
                 f"The cotangents of the inputs of {signature.layer}.",
                 jacobian,
-                "res is what fwd returned, or a tuple of the same arrays; then scalars that the backward function reads, and sizes that "
-                "no array determines, are keywords.",
+                "res is what fwd returned. Of a plain tuple of the same arrays, the scalars that the backward function "
+                "reads and the sizes\nthat no array determines are required keywords.",
                 f"Returns {_cotangents(signature)}.",
                 _RAISES,
             ],
@@ -110,7 +109,8 @@ def function_docs(bundle: Bundle, signature: Signature) -> dict[str, str]:
             [
                 f"The outputs of {signature.layer} and their tangents, J t.",
                 jacobian,
-                f"primals and tangents are tuples for ({', '.join(inputs)}{',' if len(inputs) == 1 else ''}); None as a tangent means zero.",
+                f"primals and tangents are tuples for ({', '.join(inputs)}{',' if len(inputs) == 1 else ''}); "
+                "None as a tangent means zero.",
                 arguments,
                 "Returns (outputs, tangents of the outputs).",
                 _RAISES,
@@ -122,7 +122,7 @@ def function_docs(bundle: Bundle, signature: Signature) -> dict[str, str]:
             inputs,
             [*constants, "of=None", "wrt=None", "form='dense'", "threads=None"],
             [
-                "The dense Jacobian of one output with respect to one real input: the axes of `of`, then those of `wrt`.",
+                "The dense Jacobian of one output with respect to one real input: axes of `of`, then of `wrt`.",
                 jacobian,
                 arguments,
                 "Refused above 1 GiB.",
@@ -137,7 +137,7 @@ def function_docs(bundle: Bundle, signature: Signature) -> dict[str, str]:
         [f"{name}=None" for name in inputs],
         [*whole, *sizes],
         [
-            f"The shapes of the outputs and residuals of {signature.layer}, from the shapes of its inputs; computes nothing.",
+            f"The shapes of the outputs and residuals of {signature.layer}, from those of its inputs.",
             "Returns a dictionary from names to tuples.",
         ],
     )

@@ -7,10 +7,27 @@ from functools import reduce
 
 import sympy as sp
 
-from jaccomp.binding import Apply, Extent, Name, ScalarForm, Signature, Solution, TensorForm, Whole
-from jaccomp.emit.bundle import Bundle, Side
+from jaccomp.binding import (
+    Apply,
+    CornerForm,
+    Extent,
+    Name,
+    Operation,
+    ProgramForm,
+    ScalarForm,
+    ScanForm,
+    Side,
+    Signature,
+    SlotForm,
+    Solution,
+    TensorForm,
+    Whole,
+)
+from jaccomp.emit.access_checks import corners, scans
+from jaccomp.emit.bundle import ROLES, Bundle, Role
 from jaccomp.errors import StageError
-from jaccomp.program import Tensor
+from jaccomp.notation import Access
+from jaccomp.program import Program, Tensor, reads
 
 Label = Callable[[str], str]
 
@@ -29,13 +46,12 @@ def extent(expr: sp.Expr, label: Label) -> Extent:
         case sp.Mod():
             return Apply("mod", (extent(expr.args[0], label), extent(expr.args[1], label)))
         case sp.Max() | sp.Min():
-            op = "max" if isinstance(expr, sp.Max) else "min"
+            op: Operation = "max" if isinstance(expr, sp.Max) else "min"
             return Apply(op, tuple(extent(one, label) for one in sorted(expr.args, key=sp.default_sort_key)))
         case sp.Abs():
             one = extent(expr.args[0], label)
             return Apply("max", (one, Apply("mul", (Whole(-1), one))))
-    numerator, denominator = sp.fraction(sp.together(expr))
-    if denominator != 1:
+    if sp.fraction(sp.together(expr))[1] != 1:
         return _quotient("floordiv", expr, label)
     match expr:
         case sp.Add():
@@ -100,7 +116,7 @@ def _names(one: Extent) -> set[str]:
 
 
 def slot(bundle: Bundle, name: str) -> tuple[Side, str]:
-    """Whose primal, cotangent or tangent a canonical name is. Raises `StageError` for one that is none of the layer's."""
+    """Whose primal, cotangent or tangent a canonical name is. Raises `StageError` where it is nobody's."""
     base = bundle.base
     own = (*base.inputs, *base.outputs, *bundle.residuals)
     if name in own:
@@ -138,10 +154,88 @@ def any_sizes(bundle: Bundle) -> tuple[str, ...]:
     return bundle.any_axes or tuple(getattr(bundle.base, "any_axes", ()))
 
 
+def needed_inputs(program: Program, output: str) -> tuple[str, ...]:
+    """The inputs that an output depends on."""
+    needed = {output}
+    for equation in reversed(program.equations):
+        if equation.target in needed:
+            needed.update(reads(equation))
+    return tuple(name for name in program.inputs if name in needed)
+
+
+def program_form(bundle: Bundle, role: Role) -> ProgramForm:
+    """How a call sees the kernel that serves `role`. Raises `StageError` where none does."""
+    serving = bundle.serving(role)
+    if serving is None:
+        raise StageError(f"module {bundle.name!r}", f"no kernel serves {role}.")
+    program, label = bundle.programs[serving], bundle.label
+
+    def plain(expr: sp.Expr) -> Extent:
+        return extent(expr, label)
+
+    def place(name: str, needs: tuple[str, ...]) -> SlotForm:
+        side, primal = slot(bundle, name)
+        return SlotForm(side, label(primal), tuple(map(program.inputs.index, needs)))
+
+    computed = frozenset(name for name in program.inputs if name not in bundle.base.inputs)
+    scanned = [(one, *slot(bundle, one.ids)) for one in scans(program, computed)]
+    return ProgramForm(
+        inputs=tuple(place(name, ()) for name in program.inputs),
+        outputs=tuple(place(name, needed_inputs(program, name)) for name in program.outputs),
+        scalars=_scalars(bundle, program),
+        corners=tuple(
+            CornerForm(
+                text=_spelled(bundle, one.access),
+                axis=one.axis,
+                low=plain(one.low),
+                high=plain(one.high),
+                extent=plain(one.extent),
+                ranges=tuple(map(plain, one.ranges)),
+            )
+            for one in corners(program)
+        ),
+        scans=tuple(
+            ScanForm(
+                text=_spelled(bundle, one.reader),
+                side=side,
+                name=label(primal),
+                axis=one.axis,
+                low=plain(one.low),
+                high=plain(one.high),
+                extent=plain(one.extent),
+                computed=one.computed,
+            )
+            for one, side, primal in scanned
+        ),
+        extents=tuple(
+            (plain(e), f"{label(one.name)}, axis {d}")
+            for one in program.tensors
+            for d, e in enumerate(one.shape)
+            if not isinstance(e, sp.Symbol | sp.Integer)
+        ),
+    )
+
+
+def _scalars(bundle: Bundle, program: Program) -> tuple[str, ...]:
+    """The scalars that a call must know: what the program reads, and the integer ones, which extents may hold."""
+    bodies = [x for e in program.equations for t in e.terms for x in (t.body, *(c.expr for c in t.domain))]
+    read = set().union(*(x.free_symbols for x in bodies))
+    return tuple(bundle.label(s.name) for s in bundle.base.scalars if s.dtype == "int64" or s.symbol in read)
+
+
+def _spelled(bundle: Bundle, expr: sp.Expr) -> str:
+    """An access with the user's names; its indices with those of the axes, as they are."""
+    if not isinstance(expr, Access):
+        where = {s: sp.Symbol(bundle.label(s.name)) for s in expr.free_symbols}
+        return str(expr.xreplace(where))
+    inside = ", ".join(_spelled(bundle, index) for index in expr.indices)
+    return bundle.label(expr.name) + (f"[{inside}]" if inside else "")
+
+
 def signature(bundle: Bundle) -> Signature:
     """What a call of the layer takes and gives. Raises `StageError` where programs do not fit together."""
     base = bundle.base
-    label = base.labels.name
+    label = bundle.label
     inputs, outputs = base.inputs, base.outputs
     free = any_sizes(bundle)
 
@@ -168,4 +262,5 @@ def signature(bundle: Bundle) -> Signature:
         any_sizes=tuple(label(name) for name in free),
         solutions=solutions([e for t in tensors for e in t.shape], base.sizes, label),
         required=tuple(label(s.name) for s in base.sizes if s.name not in known),
+        programs={role: program_form(bundle, role) for role in ROLES if bundle.serving(role)},
     )

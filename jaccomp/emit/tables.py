@@ -8,15 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-import sympy as sp
-
-from jaccomp.binding import Apply, Extent, Name, Signature, Whole, names, text
-from jaccomp.emit.access_checks import corners, scans
-from jaccomp.emit.bundle import ROLES, SIDES, SUFFIXES, Bundle, Role
-from jaccomp.emit.signature import extent, slot
+from jaccomp.binding import SIDES, Apply, CornerForm, Extent, Name, ScanForm, Signature, Whole, names, text
+from jaccomp.emit.bundle import ROLES, SUFFIXES, Bundle, Role
 from jaccomp.errors import StageError
-from jaccomp.notation import Access
-from jaccomp.program import Program, reads
+from jaccomp.program import Program
 
 _MOST = 64  # sizes, scalars, slots of a kernel and tensors are members of 64-bit masks
 _OPTIONS = ("out", "threads", "wrt", "of", "form")
@@ -34,7 +29,7 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Adapter:
-    """The uniform face of one kernel: its role and dtype, and the arguments it passes on, spelled over `a`, `v`, `c`, `threads`."""
+    """The uniform face of one kernel: the arguments it passes on, spelled over `a`, `v`, `c` and `threads`."""
 
     role: Role
     suffix: str
@@ -43,7 +38,7 @@ class Adapter:
 
 @dataclass(frozen=True, slots=True)
 class Tables:
-    """Everything of the frame that depends on the layer: macros, arrays, the expressions, and which kernel fills which slot."""
+    """What of the frame depends on the layer: macros, arrays, expressions, and which kernel fills which place."""
 
     macros: tuple[tuple[str, str], ...]
     arrays: tuple[Table, ...]
@@ -53,7 +48,7 @@ class Tables:
 
 
 def c_string(value: str) -> str:
-    """`value` as a C string literal: ASCII, what is not printable in octal, and no sequence that another language reads."""
+    """`value` as a C string literal in ASCII, with what is not printable in octal."""
     out = []
     for byte in value.encode():
         char = chr(byte)
@@ -125,19 +120,10 @@ def _mask(members: Iterable[int]) -> int:
     return result
 
 
-def needed_inputs(program: Program, output: str) -> tuple[str, ...]:
-    """The inputs that an output depends on."""
-    needed = {output}
-    for equation in reversed(program.equations):
-        if equation.target in needed:
-            needed.update(reads(equation))
-    return tuple(name for name in program.inputs if name in needed)
-
-
 def tables(bundle: Bundle, signature: Signature) -> Tables:
     """The tables of a module. Raises `StageError` where a layer has more sizes or arrays than a mask has members."""
     codes = _Codes(signature)
-    canonical = (*bundle.base.inputs, *bundle.base.outputs, *bundle.residuals)
+    tensors = [one.name for one in signature.tensors]
     _check_limits(bundle, signature)
     tensor_rows = []
     for one in signature.tensors:
@@ -145,7 +131,9 @@ def tables(bundle: Bundle, signature: Signature) -> Tables:
         any_axis = -1 if one.any_axis is None else one.any_axis
         spelled = (c_string(one.name), c_string(one.spelled()), len(one.shape), at, any_axis, int(one.integer))
         tensor_rows.append(_row(*spelled))
-    _intermediates(bundle, codes)
+    for one_program in signature.programs.values():
+        for plain, where in one_program.extents:
+            codes.code(plain, where)
     solution_rows = [
         _row(codes.code(s.extent), signature.sizes.index(s.size), codes.code(s.factor), codes.code(s.rest))
         for s in signature.solutions
@@ -160,12 +148,16 @@ def tables(bundle: Bundle, signature: Signature) -> Tables:
         serving = bundle.serving(role)
         program = bundle.programs.get(serving) if serving else None
         if serving is None or program is None:
-            program_rows.append(_row(*[0] * 8, "{NULL, NULL}"))
+            program_rows.append(_row(*[0] * 9, "{NULL, NULL}"))
             continue
         first, first_corner, first_scan = len(slots), len(corner_rows), len(scan_rows)
-        slots += _slots(bundle, program, canonical)
-        corner_rows += _corners(bundle, program, codes)
-        scan_rows += _scans(bundle, program, codes, canonical)
+        form = signature.programs[role]
+        slots += [
+            _row(SIDES.index(one.side), tensors.index(one.name), hex(_mask(one.reads)) + "ull")
+            for one in form.inputs + form.outputs
+        ]
+        corner_rows += [_corner(one, codes) for one in form.corners]
+        scan_rows += [_scan(one, codes, tensors) for one in form.scans]
         program_rows.append(
             _row(
                 len(program.inputs),
@@ -175,7 +167,8 @@ def tables(bundle: Bundle, signature: Signature) -> Tables:
                 len(corner_rows) - first_corner,
                 first_scan,
                 len(scan_rows) - first_scan,
-                f"{hex(_scalars(bundle, program, signature))}ull",
+                int(any(bundle.needs_blas(serving, suffix) for suffix in SUFFIXES)),
+                hex(_mask(k for k, one in enumerate(signature.scalars) if one.name in form.scalars)) + "ull",
                 "{NULL, NULL}",
             )
         )
@@ -189,8 +182,8 @@ def tables(bundle: Bundle, signature: Signature) -> Tables:
         for e, where in codes.expressions.items()
     ]
     free = [signature.any_sizes.index(s) if s in signature.any_sizes else -1 for s in signature.sizes]
-    kept = [[one.name for one in signature.tensors].index(name) for name in signature.kept]
-    inplace = [_row(canonical.index(y), canonical.index(x)) for y, x in bundle.inplace]
+    kept = [tensors.index(name) for name in signature.kept]
+    inplace = [_row(*(tensors.index(bundle.label(name)) for name in pair)) for pair in bundle.inplace]
     keys = [*(t.name for t in signature.inputs), *(s.name for s in signature.scalars), *signature.sizes, *_OPTIONS]
     if len(set(keys)) < len(keys):
         raise StageError(f"module {bundle.name!r}", "an input, a scalar and a size go by the same name.")
@@ -230,7 +223,7 @@ def tables(bundle: Bundle, signature: Signature) -> Tables:
     }
     macros = (
         ("JC_FRAME", "1"),
-        *((("JC_BLAS", "1"),) if bundle.blas else ()),
+        *((("JC_BLAS", "1"),) if any(bundle.needs_blas(*key) for key in bundle.kernels) else ()),
         *((k, str(v)) for k, v in counts.items()),
     )
     spelled_expressions = tuple((text(e), c_expression(e, codes.places)) for e in expressions)
@@ -271,79 +264,17 @@ def _c_double(value: float) -> str:
     return {float("inf"): "INFINITY", float("-inf"): "-INFINITY"}.get(value, value.hex())
 
 
-def _intermediates(bundle: Bundle, codes: _Codes) -> None:
-    """Extents of what kernels allocate themselves must be >= 0 too."""
-    label = bundle.base.labels.name
-    for role in ROLES:
-        program = bundle.programs.get(role)
-        for one in program.tensors if program is not None and bundle.built(role) else ():
-            for d, e in enumerate(one.shape):
-                plain = extent(e, label)
-                if not isinstance(plain, Name | Whole):
-                    codes.code(plain, f"{label(one.name)}, axis {d}")
+def _corner(one: CornerForm, codes: _Codes) -> str:
+    guards = [codes.code(e) for e in one.ranges]
+    low, high, size = (codes.code(e) for e in (one.low, one.high, one.extent))
+    return _row(c_string(one.text), one.axis, low, high, size, codes.run(guards), len(guards))
 
 
-def _slots(bundle: Bundle, program: Program, canonical: Sequence[str]) -> list[str]:
-    rows = []
-    for name in program.inputs:
-        side, primal = slot(bundle, name)
-        rows.append(_row(SIDES.index(side), canonical.index(primal), "0"))
-    for name in program.outputs:
-        side, primal = slot(bundle, name)
-        needed = _mask(program.inputs.index(one) for one in needed_inputs(program, name))
-        rows.append(_row(SIDES.index(side), canonical.index(primal), f"{hex(needed)}ull"))
-    return rows
-
-
-def _spelled(bundle: Bundle, access: sp.Expr) -> str:
-    """An access with the user's names."""
-    if not isinstance(access, Access):
-        return bundle.base.labels.name(str(access))
-    label = bundle.base.labels.name
-    where = {s: sp.Symbol(label(s.name)) for s in access.free_symbols}
-    inside = ", ".join(
-        _spelled(bundle, index) if isinstance(index, Access) else str(index.xreplace(where)) for index in access.indices
+def _scan(one: ScanForm, codes: _Codes, tensors: Sequence[str]) -> str:
+    low, high, size = (codes.code(e) for e in (one.low, one.high, one.extent))
+    return _row(
+        c_string(one.text), SIDES.index(one.side), tensors.index(one.name), one.axis, low, high, size, int(one.computed)
     )
-    return f"{label(access.name)}[{inside}]"
-
-
-def _corners(bundle: Bundle, program: Program, codes: _Codes) -> list[str]:
-    label = bundle.base.labels.name
-    rows = []
-    for one in corners(program):
-        guards = [codes.code(extent(e, label)) for e in one.ranges]
-        low, high, size = (codes.code(extent(e, label)) for e in (one.low, one.high, one.extent))
-        rows.append(
-            _row(c_string(_spelled(bundle, one.access)), one.axis, low, high, size, codes.run(guards), len(guards))
-        )
-    return rows
-
-
-def _scans(bundle: Bundle, program: Program, codes: _Codes, canonical: Sequence[str]) -> list[str]:
-    label = bundle.base.labels.name
-    computed = frozenset(name for name in program.inputs if name not in bundle.base.inputs)
-    rows = []
-    for one in scans(program, computed):
-        side, primal = slot(bundle, one.ids)
-        low, high, size = (codes.code(extent(e, label)) for e in (one.low, one.high, one.extent))
-        reader = c_string(_spelled(bundle, one.reader))
-        rows.append(
-            _row(reader, SIDES.index(side), canonical.index(primal), one.axis, low, high, size, int(one.computed))
-        )
-    return rows
-
-
-def _scalars(bundle: Bundle, program: Program, signature: Signature) -> int:
-    """The scalars that a call must know: what the program reads, and the integer ones, which extents may hold."""
-    read = {
-        s
-        for e in program.equations
-        for t in e.terms
-        for x in (t.body, *(c.expr for c in t.domain))
-        for s in x.free_symbols
-    }
-    symbols = [one.symbol for one in bundle.base.scalars]
-    return _mask(k for k, one in enumerate(signature.scalars) if one.integer or symbols[k] in read)
 
 
 def _adapter(bundle: Bundle, role: Role, suffix: str, program: Program) -> Adapter:

@@ -1,0 +1,92 @@
+"""Kernel: what `jc.compile` returns and a user calls. It imports neither SymPy nor the compiler."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from types import ModuleType
+from typing import Any
+
+from jaccomp.errors import UsageError
+
+FUNCTIONS = ("forward", "fwd", "vjp", "bwd", "jvp", "jacobian", "shapes")
+
+
+class Kernel:
+    """A layer, compiled: the functions of one loaded module, and of others that are built when first asked for.
+
+    `module` has forward, fwd, vjp, bwd, jacobian and shapes; `on_demand("jvp")` gives a module that has jvp, once,
+    whichever thread asks first. `source` gives the Cython text. A call is `forward`:
+
+        y = kernel(x, g, eps=1e-5)
+        y, pullback = kernel.vjp(x, g)
+        dx, dg = pullback(dy)
+    """
+
+    def __init__(
+        self,
+        module: ModuleType,
+        *,
+        on_demand: Callable[[str], ModuleType] | None = None,
+        source: Callable[[], str] | None = None,
+    ) -> None:
+        self._modules = [module]
+        self._on_demand = on_demand
+        self._source = source
+        self._building = threading.RLock()
+        self.name: str = module.__name__.rpartition(".")[2]
+        for function in FUNCTIONS:
+            if hasattr(module, function):
+                setattr(self, function, getattr(module, function))
+
+    forward: Callable[..., Any]
+    fwd: Callable[..., Any]
+    vjp: Callable[..., Any]
+    bwd: Callable[..., Any]
+    jacobian: Callable[..., Any]
+    shapes: Callable[..., dict[str, tuple[int, ...]]]
+    jvp: Callable[..., Any]
+
+    def __call__(self, *args: Any, **keywords: Any) -> Any:
+        return self.forward(*args, **keywords)
+
+    def __getattr__(self, name: str) -> Any:
+        """A function that the first module lacks, built now. Raises `AttributeError` for any other name."""
+        if name not in FUNCTIONS:
+            raise AttributeError(f"a Kernel has no attribute {name!r}; its functions are {', '.join(FUNCTIONS)}.")
+        with self._building:
+            if name in self.__dict__:
+                return self.__dict__[name]
+            if self._on_demand is None:
+                raise UsageError(f"kernel {self.name}", f"it was built without {name}.", "Build it with jc.compile.")
+            module = self._on_demand(name)
+            if not hasattr(module, name):
+                raise UsageError(f"kernel {self.name}", f"no {name} can be built for it.")
+            self._modules.append(module)
+            setattr(self, name, getattr(module, name))
+            return self.__dict__[name]
+
+    @property
+    def modules(self) -> tuple[ModuleType, ...]:
+        """The modules that are loaded so far."""
+        return tuple(self._modules)
+
+    @property
+    def formulas(self) -> Mapping[tuple[str, str], tuple[str, str, str]]:
+        """(output, input) -> the Jacobian block as text, as LaTeX, and its structure."""
+        return dict(self._modules[0].FORMULAS)
+
+    @property
+    def spec_hash(self) -> str:
+        """The hash of the layer's canonical spec."""
+        return str(self._modules[0].SPEC_HASH)
+
+    @property
+    def source(self) -> str:
+        """The Cython text of the first module."""
+        if self._source is None:
+            raise UsageError(f"kernel {self.name}", "its source was not kept.", "Build it with --source.")
+        return self._source()
+
+    def __repr__(self) -> str:
+        return f"<Kernel {self.name}>"
