@@ -250,3 +250,11 @@ def test_a_magnitude_counts_terms_that_cancel() -> None:
     start = Bounded(float).seeded(X, np.zeros((*X.shape, 1)))
     got = written.evaluate(layer, {"x": start}, SIZES, arithmetic=Bounded(float))["y"]
     assert np.all(got.m[..., 0] >= 1 + np.tanh(X) ** 2)
+
+
+def test_reciprocal_functions_and_steps() -> None:
+    for function in (sp.coth, sp.sec, sp.csc, sp.cot, sp.sech, sp.csch):
+        expected = [[float(function(sp.Float(v))) for v in row] for row in X]
+        assert np.allclose(value(spec((y[n, i], function(x[n, i]))), x=X), expected, rtol=1e-12)
+    stepped = value(spec((y[n, i], sp.Heaviside(x[n, i], sp.Rational(1, 3)))), x=np.array([[-1.0, 0, 2, np.inf]] * 3))
+    assert close(stepped, [[0, 1 / 3, 1, 1]] * 3)

@@ -56,6 +56,7 @@ class Value:
 
 def slope(function: Callable[[Array], Array], v: Array) -> Array:
     """f'(v) by complex step; 0 where it is no number."""
+    v = np.asarray(v)
     moved = function(scalars.perturbed(v, np.ones(v.shape, dtype=np.int64)))
     return _clean(scalars.derivative(moved))
 

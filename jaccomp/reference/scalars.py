@@ -54,7 +54,7 @@ def real(z: Array) -> Array:
 
 def complex_step(dtype: np.dtype[Any]) -> Any:
     """The infinitesimal of a dtype: a float, or an `mpf` at mpmath's current precision."""
-    return mpmath.mpf(10) ** (-2 * mpmath.mp.dps) if dtype == np.dtype(object) else COMPLEX_STEP
+    return mpmath.mpf(10) ** (-20 * mpmath.mp.dps) if dtype == np.dtype(object) else COMPLEX_STEP
 
 
 def perturbed(values: Array, direction: Array) -> Array:

@@ -5,7 +5,8 @@ evaluated recursively over an open grid whose dimensions are named by the indice
 in front, so that an inner index of the same name shadows an outer one and NumPy aligns the rest. The last dimension is
 a batch of seeds.
 
-The conventions of the published table are carried here too, written apart from the compiler: `1/‖x‖` and `‖x‖'` are 0
+A Kronecker delta, and the outside of a pad by zeros, is a condition on a product rather than a factor of it. The
+conventions of the published table are carried here too, written apart from the compiler: `1/‖x‖` and `‖x‖'` are 0
 at the origin; the normaliser of a fully masked softmax row, a sum of exponentials that are all 0, has reciprocal 0, and
 a maximum of such a row that shifts it is taken as 0. (`Max`, `Abs`, extrema over an index: `scalars.py`, `plain.py`.)
 """
@@ -25,6 +26,14 @@ from jaccomp.reference import indices, scalars
 from jaccomp.reference.scalars import Array
 from jaccomp.spec import Spec, WrittenEquation
 
+RECIPROCAL = {
+    sp.coth: sp.tanh,
+    sp.sec: sp.cos,
+    sp.csc: sp.sin,
+    sp.cot: sp.tan,
+    sp.sech: sp.cosh,
+    sp.csch: sp.sinh,
+}
 Scope = Mapping[str, tuple[int, Array]]  # index name -> (its dimension counted from the last, its values there)
 
 
@@ -259,10 +268,22 @@ class _State:
         return value
 
     def on_mul(self, expr: sp.Mul, scope: Scope, mask: Array) -> Any:
+        a = self.arithmetic
         value = self.real(expr.args[0], scope, mask)
         for one in expr.args[1:]:
-            value = self.arithmetic.multiply(value, self.real(one, scope, mask))
+            value = a.multiply(value, self.real(one, scope, mask))
+        for one in expr.args:
+            absent = self.absent(one, scope, mask)
+            value = value if absent is None else a.select(absent, a.number(0), value)
         return value
+
+    def absent(self, factor: sp.Expr, scope: Scope, mask: Array) -> Array | None:
+        """Where an indicator, or the outside of a pad by zeros, takes a product away: there even 0 · inf is 0."""
+        if isinstance(factor, sp.KroneckerDelta):
+            return np.asarray(self.integer(factor, scope, mask) == 0)
+        if isinstance(factor, jc.Pad) and factor.args[1] == 0:
+            return ~np.asarray(self.places(factor.args[0], scope, mask)[1])
+        return None
 
     def on_pow(self, expr: sp.Pow, scope: Scope, mask: Array) -> Any:
         a, exponent = self.arithmetic, expr.exp
@@ -281,6 +302,21 @@ class _State:
 
     def on_atan2(self, expr: sp.Expr, scope: Scope, mask: Array) -> Any:
         return self.arithmetic.arctan2(*(self.real(one, scope, mask) for one in expr.args))
+
+    def on_heaviside(self, expr: sp.Expr, scope: Scope, mask: Array) -> Any:
+        """0, the value at 0 that the author names, or 1."""
+        sign = self.arithmetic.apply(sp.sign, self.real(expr.args[0], scope, mask))
+        at_zero = self.real(expr.args[1], scope, mask)
+        direction, one, zero = self.arithmetic.real(sign), self.arithmetic.number(1), self.arithmetic.number(0)
+        below = self.arithmetic.select(np.asarray(direction < 0, dtype=bool), zero, at_zero)
+        return self.arithmetic.select(np.asarray(direction > 0, dtype=bool), one, below)
+
+    def on_coth(self, expr: sp.Expr, scope: Scope, mask: Array) -> Any:
+        """The functions that are reciprocals of others."""
+        value = self.arithmetic.apply(RECIPROCAL[type(expr)], self.real(expr.args[0], scope, mask))
+        return self.arithmetic.whole_power(value, -1)
+
+    on_sec = on_csc = on_cot = on_sech = on_csch = on_coth
 
     def on_max(self, expr: sp.Expr, scope: Scope, mask: Array) -> Any:
         """Two by two, constants first; what reads no tensor wins a tie. The smaller is minus the larger of minuses."""
