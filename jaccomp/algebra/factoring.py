@@ -88,6 +88,8 @@ def factored(expr: sp.Expr) -> sp.Expr:
     inner = [_build(c / scale, _less(powers, shared)) for c, powers in rows]
     front = _build(scale, shared)
     body = _grouped(inner)
+    if front == 1:
+        return body
     return sp.Mul(front, body, evaluate=False) if front.is_Number and isinstance(body, sp.Add) else front * body
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 import sympy as sp
 
-from jaccomp.algebra.cost import hoisted, operations
+from jaccomp.algebra.cost import FUNCTION_WEIGHT, hoisted, operations
 from jaccomp.domains import axis_ranges, hull, is_index, proves
 from jaccomp.notation import Access
 from jaccomp.program import (
@@ -21,7 +21,7 @@ from jaccomp.program import (
     reads,
 )
 
-LARGEST_COPY = 16  # operations of a map that may be written out at several reads
+LARGEST_COPY = 8  # operations, functions weighed, of a map that may be written out at several reads
 
 
 def readers(program: Program) -> dict[str, int]:
@@ -61,7 +61,7 @@ def inline(program: Program, equation: Equation, where: Mapping[str, Equation], 
 
 def _fits(definition: Equation, access: Access, term: Term, visited: set[sp.Symbol], counts: Mapping[str, int]) -> bool:
     body = definition.body if definition.terms else sp.S.Zero
-    size = operations(body)
+    size = operations(body, FUNCTION_WEIGHT)
     if counts.get(access.name, 0) > 1 and size > LARGEST_COPY:
         return False
     seen = access.free_symbols
@@ -87,6 +87,12 @@ class Names:
     stem: str
     known: dict[tuple[object, ...], Tensor] = field(default_factory=dict)
     new: list[tuple[Tensor, Equation]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        for equation in self.program.equations:
+            if equation.is_map:
+                tensor = self.program.tensor(equation.target)
+                self.known.setdefault((equation.body, tensor.shape), tensor)
 
     def part(self, expr: sp.Expr, extents: Mapping[sp.Symbol, sp.Expr]) -> sp.Expr:
         used = _orientation(expr, extents)

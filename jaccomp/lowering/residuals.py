@@ -1,0 +1,108 @@
+"""What a forward call keeps for its pullback: statistics are kept, elementwise values recomputed.
+
+The joint program has both the layer's outputs and its cotangents. Everything that sees no cotangent can be computed
+forward; of that, what the backward half reads is either kept, if it is a reduction no larger than the layer's own
+arrays, or computed again from what is kept (attention's scores, for one, are larger than all inputs together).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import sympy as sp
+
+from jaccomp.algebra.cost import typical_values
+from jaccomp.program import Equation, Program, live, reads
+
+
+@dataclass(frozen=True, slots=True)
+class Halves:
+    """The forward half with its residuals, the backward half that reads them, and their canonical names."""
+
+    forward: Program
+    fwd: Program
+    bwd: Program
+    residuals: tuple[str, ...]
+
+
+def split(joint: Program, outputs: Sequence[str], cotangents: Sequence[str]) -> Halves:
+    """The joint program (inputs x..., ct_y... -> y..., ct_x...) cut into its halves. Names stay the same in both."""
+    seeds = [name for name in joint.inputs if name in cotangents]
+    primal_inputs = tuple(name for name in joint.inputs if name not in cotangents)
+    backward: dict[str, Equation] = {}
+    ahead: dict[str, Equation] = {}
+    for equation in joint.equations:
+        dependent = any(name in backward or name in seeds for name in reads(equation))
+        (backward if dependent else ahead)[equation.target] = equation
+    grads = tuple(name for name in joint.outputs if name not in outputs)
+    for name in grads:
+        if name in ahead:
+            backward[name] = ahead.pop(name)
+    kept, again = _choose(joint, outputs, primal_inputs, backward, ahead)
+    fwd_outputs = (*outputs, *kept)
+    fwd = live(_only(joint, primal_inputs, fwd_outputs, tuple(ahead.values())))
+    forward = live(_only(joint, primal_inputs, tuple(outputs), tuple(ahead.values())))
+    needed = [e for e in joint.equations if e.target in backward or e.target in again]
+    read = {name for e in needed for name in reads(e)}
+    given = tuple(name for name in (*primal_inputs, *outputs, *kept) if name in read)
+    bwd = live(_only(joint, (*given, *seeds), grads, tuple(needed)))
+    return Halves(forward, fwd, bwd, kept)
+
+
+def _only(
+    joint: Program, inputs: tuple[str, ...], outputs: tuple[str, ...], equations: tuple[Equation, ...]
+) -> Program:
+    kept = tuple(e for e in equations if e.target not in inputs)
+    named = {*inputs, *(e.target for e in kept)}
+    declared = joint.declarations()
+    tensors = (*(declared[name] for name in inputs), *(declared[e.target] for e in kept))
+    return replace(
+        joint, inputs=inputs, outputs=outputs, equations=kept, tensors=tuple(t for t in tensors if t.name in named)
+    )
+
+
+def _choose(
+    joint: Program,
+    outputs: Sequence[str],
+    primal_inputs: tuple[str, ...],
+    backward: Mapping[str, Equation],
+    ahead: Mapping[str, Equation],
+) -> tuple[tuple[str, ...], frozenset[str]]:
+    """(what is kept beside inputs and outputs, what is computed again)."""
+    values = typical_values(joint)
+    wanted = {name for e in backward.values() for name in reads(e) if name in ahead}
+    kept: set[str] = set()
+    again: set[str] = set()
+    for equation in reversed(list(ahead.values())):
+        name = equation.target
+        if name not in wanted or name in outputs:
+            continue
+        if _is_kept(joint, equation, values, primal_inputs):
+            kept.add(name)
+        else:
+            again.add(name)
+            wanted.update(n for n in reads(equation) if n in ahead)
+    return tuple(e.target for e in ahead.values() if e.target in kept), frozenset(again)
+
+
+def _is_kept(joint: Program, equation: Equation, values: Mapping[sp.Expr, sp.Expr], inputs: tuple[str, ...]) -> bool:
+    """A reduction, unless it is of a higher degree in some size than every array of the layer; a named row value."""
+    arrays = [joint.tensor(name).shape for name in (*inputs, *joint.outputs)]
+    shape = joint.tensor(equation.target).shape
+    if equation.reducer != "sum" or any(t.bound for t in equation.terms):
+        return all(_degree(shape, s) <= max(_degree(other, s) for other in arrays) for s in joint.sizes)
+    largest = max((_elements(joint, name, values) for name in (*inputs, *joint.outputs)), default=1.0)
+    return equation.target in joint.labels.names and _elements(joint, equation.target, values) * 4 <= largest
+
+
+def _degree(shape: Sequence[sp.Expr], size: sp.Symbol) -> int:
+    return sum(1 for extent in shape if size in extent.free_symbols)
+
+
+def _elements(program: Program, name: str, values: Mapping[sp.Expr, sp.Expr]) -> float:
+    total = 1.0
+    for extent in program.tensor(name).shape:
+        number = extent.xreplace(dict(values))
+        total *= max(float(number), 1.0) if number.is_number and number.is_finite else 64.0
+    return total
