@@ -17,7 +17,11 @@ _HOME = {
     "JaccompError": "errors", "SpecError": "errors", "DerivativeError": "errors", "StageError": "errors",
     "BuildError": "errors", "UsageError": "errors",
 }  # fmt: skip
-__all__ = ["__version__", "layers", *_HOME]  # noqa: PLE0604
+__all__ = [
+    "ArgMaxOver", "ArgMinOver", "BuildError", "DerivativeError", "JaccompError", "Layer", "MaxOver", "MinOver",
+    "SpecError", "StageError", "UsageError", "__version__", "check", "compile", "index", "layers", "load", "pad",
+    "scalar", "size", "tensor",
+]  # fmt: skip
 
 if TYPE_CHECKING:
     from jaccomp import layers
