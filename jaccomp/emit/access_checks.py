@@ -54,10 +54,10 @@ def corners(program: Program) -> tuple[Corner, ...]:
         tensor = program.tensor(access.name)
         facts = (*axis_ranges(program.tensor(equation.target)), *term.domain)
         for axis, (index, extent) in enumerate(zip(access.indices, tensor.shape, strict=True)):
-            if accesses(index) or _inside(facts, index, extent):
+            if accesses(index) or _inside(facts, index, index, extent):
                 continue
             ends = _ends(equation, term, facts, index)
-            if ends is not None:
+            if ends is not None and not _inside((), *ends, extent):
                 one = Corner(access, axis, *ends, extent, _ranges(equation, term, facts, program))
                 found.setdefault((sp.Integer(axis), access.base, *ends, extent, *one.ranges), one)
     return tuple(found.values())
@@ -126,8 +126,10 @@ def _reads(program: Program) -> Iterator[tuple[Equation, Term, Access]]:
                     yield equation, term, access
 
 
-def _inside(facts: Domain, index: sp.Expr, extent: sp.Expr) -> bool:
-    return proves(facts, at_least(index, sp.S.Zero)) and proves(facts, at_least(extent - 1, index))
+def _inside(facts: Domain, low: sp.Expr, high: sp.Expr, extent: sp.Expr) -> bool:
+    """Is it proved that 0 <= low and high < extent?"""
+    goals = (at_least(low, sp.S.Zero), at_least(extent - 1, high))
+    return all(goal in facts or proves(facts, goal) for goal in goals)
 
 
 def _ends(equation: Equation, term: Term, facts: Domain, index: sp.Expr) -> tuple[sp.Expr, sp.Expr] | None:

@@ -164,11 +164,8 @@ def needed_inputs(program: Program, output: str) -> tuple[str, ...]:
 
 
 def program_form(bundle: Bundle, role: Role) -> ProgramForm:
-    """How a call sees the kernel that serves `role`. Raises `StageError` where none does."""
-    serving = bundle.serving(role)
-    if serving is None:
-        raise StageError(f"module {bundle.name!r}", f"no kernel serves {role}.")
-    program, label = bundle.programs[serving], bundle.label
+    """How a call sees the kernel of a role."""
+    program, label = bundle.programs[role], bundle.label
 
     def plain(expr: sp.Expr) -> Extent:
         return extent(expr, label)
@@ -250,6 +247,8 @@ def signature(bundle: Bundle) -> Signature:
         return TensorForm(label(name), shape, tensor.dtype == "int64", at[0] if at else None)
 
     tensors = [declared(bundle, name) for name in (*inputs, *outputs, *bundle.residuals)]
+    serving = {role: one for role in ROLES if (one := bundle.serving(role))}
+    forms = {one: program_form(bundle, one) for one in dict.fromkeys(serving.values())}
     known = determined([declared(bundle, name) for name in inputs], base.sizes)
     return Signature(
         layer=bundle.layer or bundle.name,
@@ -262,5 +261,5 @@ def signature(bundle: Bundle) -> Signature:
         any_sizes=tuple(label(name) for name in free),
         solutions=solutions([e for t in tensors for e in t.shape], base.sizes, label),
         required=tuple(label(s.name) for s in base.sizes if s.name not in known),
-        programs={role: program_form(bundle, role) for role in ROLES if bundle.serving(role)},
+        programs={role: forms[one] for role, one in serving.items()},
     )
