@@ -14,6 +14,7 @@ import sympy as sp
 
 from jaccomp.domains import axis_ranges, proves
 from jaccomp.notation import Access
+from jaccomp.printing import access_text, term_names
 from jaccomp.program import Constraint, Domain, Equation, Program, Tensor, Term, accesses, at_least
 
 _MOST_CORNERS = 64
@@ -21,9 +22,9 @@ _MOST_CORNERS = 64
 
 @dataclass(frozen=True, slots=True)
 class Corner:
-    """`access` reads from `low` to `high` of `axis`, which has `extent`, unless one of `ranges` (counts) is empty."""
+    """`text` reads `low` to `high` of `axis`, which has `extent`, unless one of `ranges` (counts) is empty."""
 
-    access: Access
+    text: str
     axis: int
     low: sp.Expr
     high: sp.Expr
@@ -33,13 +34,13 @@ class Corner:
 
 @dataclass(frozen=True, slots=True)
 class Scan:
-    """Each id of the input `ids`, plus `low` to `high`, must lie in an axis of `extent`; `reader` is what reads there.
+    """Each id of the input `ids`, plus `low` to `high`, must lie in an axis of `extent`; `text` is what reads there.
 
     Of ids that the layer computed itself, as an argmax, an empty axis has none to point at: `computed`.
     """
 
     ids: str
-    reader: sp.Expr
+    text: str
     axis: int
     low: sp.Expr
     high: sp.Expr
@@ -58,7 +59,9 @@ def corners(program: Program) -> tuple[Corner, ...]:
                 continue
             ends = _ends(equation, term, facts, index)
             if ends is not None and not _inside((), *ends, extent):
-                one = Corner(access, axis, *ends, extent, _ranges(equation, term, facts, program))
+                one = Corner(
+                    _text(program, equation, term, access), axis, *ends, extent, _ranges(equation, term, facts, program)
+                )
                 found.setdefault((sp.Integer(axis), access.base, *ends, extent, *one.ranges), one)
     return tuple(found.values())
 
@@ -67,9 +70,9 @@ def scans(program: Program, computed: frozenset[str] = frozenset()) -> tuple[Sca
     """The integer inputs whose values are used as indices, each use once; `computed` are those that the layer made."""
     found: dict[tuple[sp.Basic, ...], Scan] = {}
 
-    def add(ids: Access, reader: sp.Expr, axis: int, ends: tuple[sp.Expr, sp.Expr], extent: sp.Expr) -> None:
+    def add(ids: Access, text: str, axis: int, ends: tuple[sp.Expr, sp.Expr], extent: sp.Expr) -> None:
         if ids.name in program.inputs:
-            one = Scan(ids.name, reader, axis, *ends, extent, ids.name in computed)
+            one = Scan(ids.name, text, axis, *ends, extent, ids.name in computed)
             found.setdefault((ids.base, *ends, extent), one)
 
     for equation, term, access in _reads(program):
@@ -80,7 +83,7 @@ def scans(program: Program, computed: frozenset[str] = frozenset()) -> tuple[Sca
             for ids in inner[:1]:
                 ends = _ends(equation, term, facts, sp.expand(index - ids))
                 if ends is not None:
-                    add(ids, access, axis, ends, extent)
+                    add(ids, _text(program, equation, term, access), axis, ends, extent)
     for equation in program.equations:
         target = program.tensor(equation.target)
         for term in equation.terms:
@@ -89,13 +92,8 @@ def scans(program: Program, computed: frozenset[str] = frozenset()) -> tuple[Sca
                 if one is not None:
                     ids, index, extent = one
                     axis = equation.axes.index(index) if index in equation.axes else 0
-                    add(
-                        ids,
-                        target[equation.axes] if target.rank else sp.Symbol(target.name),
-                        axis,
-                        (sp.S.Zero, sp.S.Zero),
-                        extent,
-                    )
+                    text = _text(program, equation, term, target[equation.axes])
+                    add(ids, text, axis, (sp.S.Zero, sp.S.Zero), extent)
     return tuple(found.values())
 
 
@@ -116,6 +114,11 @@ def _identified(
     stops = [e for e in term.upper_bounds(index) if not e.free_symbols & indices and not e.has(Access)]
     starts = [e for e in term.lower_bounds(index) if not e.free_symbols & indices]
     return (ids, index, sp.expand(stops[0])) if index in term.bound and stops and sp.S.Zero in starts else None
+
+
+def _text(program: Program, equation: Equation, term: Term, access: Access) -> str:
+    """An access as a message spells it, with the user's names."""
+    return access_text(program.labels, access, term_names(program, equation, term))
 
 
 def _reads(program: Program) -> Iterator[tuple[Equation, Term, Access]]:

@@ -26,7 +26,6 @@ from jaccomp.binding import (
 from jaccomp.emit.access_checks import corners, scans
 from jaccomp.emit.bundle import ROLES, Bundle, Role
 from jaccomp.errors import StageError
-from jaccomp.notation import Access
 from jaccomp.program import Program, Tensor, reads
 
 Label = Callable[[str], str]
@@ -182,7 +181,7 @@ def program_form(bundle: Bundle, role: Role) -> ProgramForm:
         scalars=_scalars(bundle, program),
         corners=tuple(
             CornerForm(
-                text=_spelled(bundle, one.access),
+                text=one.text,
                 axis=one.axis,
                 low=plain(one.low),
                 high=plain(one.high),
@@ -193,7 +192,7 @@ def program_form(bundle: Bundle, role: Role) -> ProgramForm:
         ),
         scans=tuple(
             ScanForm(
-                text=_spelled(bundle, one.reader),
+                text=one.text,
                 side=side,
                 name=label(primal),
                 axis=one.axis,
@@ -218,15 +217,6 @@ def _scalars(bundle: Bundle, program: Program) -> tuple[str, ...]:
     bodies = [x for e in program.equations for t in e.terms for x in (t.body, *(c.expr for c in t.domain))]
     read = set().union(*(x.free_symbols for x in bodies))
     return tuple(bundle.label(s.name) for s in bundle.base.scalars if s.dtype == "int64" or s.symbol in read)
-
-
-def _spelled(bundle: Bundle, expr: sp.Expr) -> str:
-    """An access with the user's names; its indices with those of the axes, as they are."""
-    if not isinstance(expr, Access):
-        where = {s: sp.Symbol(bundle.label(s.name)) for s in expr.free_symbols}
-        return str(expr.xreplace(where))
-    inside = ", ".join(_spelled(bundle, index) for index in expr.indices)
-    return bundle.label(expr.name) + (f"[{inside}]" if inside else "")
 
 
 def signature(bundle: Bundle) -> Signature:
