@@ -13,7 +13,9 @@ from dataclasses import dataclass, replace
 from jaccomp.algebra.engine import Step, ordered_with, simplify
 from jaccomp.algebra.recognition import recognise
 from jaccomp.algebra.stability import stabilise
-from jaccomp.calculus.vjp import jvp, vjp
+from jaccomp.calculus.jacobian import block
+from jaccomp.calculus.vjp import jvp, real_inputs, real_outputs, vjp
+from jaccomp.jacobian import Jacobian
 from jaccomp.lowering.residuals import Halves, split
 from jaccomp.normalise import normalise
 from jaccomp.program import Program, live
@@ -32,6 +34,14 @@ class Derivation:
     def seeds(self) -> tuple[str, ...]:
         """The cotangent inputs of the VJP."""
         return tuple(name for name in self.vjp.inputs if name not in self.program.inputs)
+
+
+def jacobian(derivation: Derivation, of: str, wrt: str) -> Jacobian:
+    """The block ∂of/∂wrt of a derivation, by canonical names."""
+    seed = dict(zip(real_outputs(derivation.program), derivation.seeds, strict=True))[of]
+    output = dict(zip(real_inputs(derivation.program), derivation.vjp.outputs, strict=True))[wrt]
+    terms = block(derivation.vjp, of, wrt, seed, output)
+    return Jacobian(derivation.program.name, derivation.vjp, terms)
 
 
 def prepare(spec: Spec) -> Program:

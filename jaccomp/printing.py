@@ -176,8 +176,10 @@ def _spell(labels: Labels, expr: sp.Expr, names: Names) -> tuple[str, int]:
         return f"cases({cases})", ATOM
     if isinstance(expr, sp.KroneckerDelta):
         return f"δ({inner(expr.args[0])}, {inner(expr.args[1])})", ATOM
-    arguments = ", ".join(inner(one) for one in expr.args)
     name = type(expr).__name__
+    if name.startswith("Σ_"):
+        return f"{name} {inner(expr.args[0], MUL)}", MUL
+    arguments = ", ".join(inner(one) for one in expr.args)
     spelled = {"Step": "step", "HalfStep": "step½", "InverseRoot": "rsqrt", "Log1p": "log1p", "Expm1": "expm1"}
     return f"{spelled.get(name, name.lower())}({arguments})", ATOM
 

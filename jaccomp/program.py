@@ -15,6 +15,7 @@ anywhere depends on what a user called a thing. `Labels` keeps what to print.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
@@ -169,6 +170,10 @@ def scalar_map(target: str, rank: int, body: sp.Expr) -> Equation:
     return Equation(target, AXES[:rank], (Term(body),))
 
 
+DERIVED = re.compile(r"(?:ct|t)[0-9]*_")
+"""What the name of a cotangent or a tangent starts with: `ct_`, `t_`, of a second differentiation `ct2_`, `t2_`."""
+
+
 @dataclass(frozen=True, slots=True)
 class Labels:
     """What to print for canonical names, for the axes of a tensor, and for an index over a given extent."""
@@ -179,16 +184,16 @@ class Labels:
 
     def name(self, canonical: str) -> str:
         """The user's name; of a cotangent or tangent, that of its primal with the prefix."""
-        for prefix in ("ct_", "t_"):
-            if canonical not in self.names and canonical.startswith(prefix):
-                return prefix + self.name(canonical.removeprefix(prefix))
+        mark = DERIVED.match(canonical)
+        if canonical not in self.names and mark:
+            return mark[0] + self.name(canonical.removeprefix(mark[0]))
         return self.names.get(canonical, canonical)
 
     def axis_names(self, canonical: str) -> tuple[str, ...] | None:
         """The user's names for the axes of a tensor; a cotangent or tangent has those of its primal."""
-        for prefix in ("ct_", "t_"):
-            if canonical not in self.axes and canonical.startswith(prefix):
-                return self.axis_names(canonical.removeprefix(prefix))
+        mark = DERIVED.match(canonical)
+        if canonical not in self.axes and mark:
+            return self.axis_names(canonical.removeprefix(mark[0]))
         return self.axes.get(canonical)
 
 

@@ -39,6 +39,8 @@ class Block:
 
     of: str
     wrt: str
+    seed: str
+    output: str
     rows: tuple[sp.Symbol, ...]
     columns: tuple[sp.Symbol, ...]
     terms: tuple[Term, ...]
@@ -48,24 +50,28 @@ def row_symbols(rank: int) -> tuple[sp.Symbol, ...]:
     return tuple(index_symbol(f"_{100 + k}") for k in range(rank))
 
 
-def block(program: Program, of: str, wrt: str, seeds: Sequence[str]) -> Block:
-    """The block of a simplified VJP program. `of`, `wrt` are canonical; `seeds` names its cotangent inputs."""
-    output = next((name for name in program.outputs if name.endswith(f"_{wrt}") or name == f"ct_{wrt}"), None)
-    seed = f"ct_{of}"
-    if output is None or seed not in seeds:
+def block(program: Program, of: str, wrt: str, seed: str, output: str) -> Block:
+    """The block ∂of/∂wrt of a simplified VJP program, by canonical names.
+
+    `seed` is the cotangent input of `of`, `output` the cotangent of `wrt`; every other input that starts as the seed
+    does is a cotangent too. Raises `DerivativeError` where the program has no such pair.
+    """
+    if seed not in program.inputs or output not in program.outputs:
         raise DerivativeError(f"{program.name}", f"there is no block of {of!r} by {wrt!r}.", "Both must be real.")
+    mark = seed.removesuffix(of)
+    seeds = frozenset(name for name in program.inputs if name.startswith(mark))
     equation = next(e for e in program.equations if e.target == output)
     rows = row_symbols(program.tensor(seed).rank)
     ranges = axis_ranges(program.tensor(output))
     outer = tuple(c for r, extent in zip(rows, program.tensor(seed).shape, strict=True) for c in in_range(r, extent))
     given = (*ranges, *outer)
-    opened = [t for term in equation.terms for t in _open(program, term, seed, rows, frozenset(seeds))]
+    opened = [t for term in equation.terms for t in _open(program, term, seed, rows, seeds)]
     solved: list[Term] = []
     for term in opened:
         one = _aligned(term, rows, equation.axes, given)
         if one is not None:
             solved.append(one)
-    return Block(of, wrt, rows, equation.axes, _joined(solved))
+    return Block(of, wrt, seed, output, rows, equation.axes, _joined(solved))
 
 
 def _open(

@@ -1,0 +1,56 @@
+"""A layer's programs, kernels and formulas, gathered for the module frame."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from jaccomp import pipeline
+from jaccomp.build.source import Source
+from jaccomp.emit.bundle import Bundle, Formula, Role
+from jaccomp.emit.loops import emit_kernel
+from jaccomp.emit.module import emit_module
+from jaccomp.lowering import lower
+from jaccomp.lowering.ir import Kernel
+from jaccomp.printing import equation_text
+from jaccomp.program import Program
+
+if TYPE_CHECKING:
+    from jaccomp.layer import Layer
+
+ROLES_OF: dict[str, tuple[Role, ...]] = {"main": ("fwd", "bwd"), "tangent": ("jvp",), "whole": ("fwd", "bwd", "jvp")}
+
+
+def bundle(layer: Layer, part: str, dtypes: Sequence[str]) -> Bundle:
+    """What the frame spells: with no dtypes, the programs alone."""
+    halves = pipeline.halves(layer.derivation)
+    wanted = ROLES_OF[part]
+    programs: dict[Role, Program] = {"forward": halves.forward, "fwd": halves.fwd, "bwd": halves.bwd}
+    if "jvp" in wanted:
+        programs["jvp"] = pipeline.tangent(layer.prepared)
+    lowered: dict[Role, Kernel] = {role: lower(programs[role]) for role in wanted} if dtypes else {}
+    programs.update({role: kernel.program for role, kernel in lowered.items()})
+    return Bundle(
+        name=layer.name if part != "tangent" else f"{layer.name}_jvp",
+        programs=programs,
+        kernels={(role, dtype): emit_kernel(k, role, dtype) for role, k in lowered.items() for dtype in dtypes},  # type: ignore[arg-type]
+        residuals=halves.residuals,
+        formulas=_formulas(layer) if part != "tangent" else {},
+        equations=tuple(equation_text(layer.program, e) for e in layer.program.equations),
+        doc=layer.doc,
+        spec_hash=hashlib.sha256(layer.serialise().encode()).hexdigest(),
+        layer=layer.name,
+        any_axes=layer.program.any_axes,
+    )
+
+
+def _formulas(layer: Layer) -> dict[tuple[str, str], Formula]:
+    import sympy as sp
+
+    return {key: Formula(str(j), sp.latex(j), j.structure) for key, j in layer.jacobians().items()}
+
+
+def module_source(layer: Layer, part: str, dtypes: Sequence[str]) -> Source:
+    """The Cython source of one module of a layer."""
+    return emit_module(bundle(layer, part, dtypes))

@@ -1,0 +1,274 @@
+"""Jacobian: a block ∂of/∂wrt as a person reads it, as SymPy writes it, and as a blackboard matrix.
+
+    ∂y[n,i]/∂x[m,j] = δ(n,m) rstd[n] g[i] (δ(i,j) - (1 + xhat[n,i] xhat[n,j])/D)
+
+The expression is in the layer's own quantities and Kronecker deltas; a sum that has no name is written out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
+from itertools import product
+from typing import Any
+
+import sympy as sp
+from sympy.core.symbol import Str
+
+from jaccomp import notation
+from jaccomp.algebra.certificate import structure
+from jaccomp.algebra.factoring import collected
+from jaccomp.calculus.jacobian import Block
+from jaccomp.errors import UsageError
+from jaccomp.notation import Access, Index
+from jaccomp.printing import ADD, axis_letters, expression_text
+from jaccomp.program import Constraint, Equation, Labels, Program, Tensor, Term, accesses, expand, instantiate
+
+PARTNERS = {"n": "m", "i": "j", "t": "s", "b": "a", "c": "d", "h": "g", "k": "l", "o": "p", "v": "w"}
+FALLBACK = ("m", "j", "l", "p", "q", "r", "s", "u", "w", "z", "e", "f")
+LARGEST_EXPLICIT = 10_000  # entries
+
+
+class Jacobian:
+    """One block: `J[n, i, m, j]` is ∂of[n,i]/∂wrt[m,j]; `str`, `sympy.latex` and `explicit()` print it."""
+
+    def __init__(self, layer: str, program: Program, block: Block) -> None:
+        self.layer = layer
+        self._program = program
+        self._block = block
+        of, wrt = program.tensor(block.seed), program.tensor(block.output)
+        self.of: str = program.labels.name(block.of)
+        self.wrt: str = program.labels.name(block.wrt)
+        self.shape: tuple[sp.Expr, ...] = (*of.shape, *wrt.shape)
+        rows = axis_letters(program.labels, of)
+        columns = _partners(dict(zip(rows, of.shape, strict=True)), axis_letters(program.labels, wrt), wrt.shape)
+        self._letters: tuple[str, ...] = (*rows, *columns)
+        self._symbols: tuple[sp.Symbol, ...] = (*block.rows, *block.columns)
+
+    @cached_property
+    def structure(self) -> str:
+        """What its deltas say of it, in words: diagonal, block diagonal, diagonal plus rank 1, a selection, dense."""
+        return structure(self._block)
+
+    @cached_property
+    def indices(self) -> tuple[Index, ...]:
+        """The indices of rows and columns, each over its axis."""
+        words = self._words()
+        return tuple(
+            Index(sp.Symbol(letter, integer=True), sp.Tuple(sp.S.Zero, extent.xreplace(words) - 1))
+            for letter, extent in zip(self._letters, self.shape, strict=True)
+        )
+
+    @cached_property
+    def expr(self) -> sp.Expr:
+        """The block at `indices`, as a SymPy expression."""
+        where: dict[sp.Expr, sp.Expr] = dict(zip(self._symbols, self.indices, strict=True))
+        rename = _Reader(self._program, self._words())
+        return collected(sp.Add(*(rename.term(t, where, self._letters) for t in self._block.terms)))
+
+    def __getitem__(self, where: Any) -> sp.Expr:
+        at = where if isinstance(where, tuple) else (where,)
+        if len(at) != len(self.indices):
+            raise UsageError(
+                f"jacobian of {self.of!r} by {self.wrt!r}",
+                f"{len(at)} indices were given for {len(self.indices)} axes.",
+                f"Write J[{', '.join(self._letters)}]: the axes of {self.of}, then those of {self.wrt}.",
+            )
+        values = [sp.sympify(one, strict=True) for one in at]
+        return _replace_free(self.expr, dict(zip(self.indices, values, strict=True)))
+
+    def explicit(self) -> Any:
+        """A SymPy Array of all entries, axes of `of` then of `wrt`; sizes must be numbers: `layer.bind(N=1, D=3)`."""
+        if not all(extent.is_Integer for extent in self.shape):
+            raise UsageError(
+                f"jacobian of {self.of!r} by {self.wrt!r}",
+                f"its shape {tuple(e.xreplace(self._words()) for e in self.shape)} is symbolic.",
+                "Bind the sizes first: layer.bind(N=1, D=3).jacobian().explicit().",
+            )
+        extents = [int(extent) for extent in self.shape]
+        entries = 1
+        for extent in extents:
+            entries *= extent
+        if entries > LARGEST_EXPLICIT:
+            raise UsageError(
+                f"jacobian of {self.of!r} by {self.wrt!r}",
+                f"it has {entries} entries, more than {LARGEST_EXPLICIT}.",
+                "Bind smaller sizes, or evaluate kernel.jacobian(...) numerically.",
+            )
+        values = [
+            _unrolled(_replace_free(self.expr, dict(zip(self.indices, map(sp.Integer, at), strict=True))))
+            for at in product(*map(range, extents))
+        ]
+        return sp.ImmutableDenseNDimArray(values, tuple(extents)) if extents else values[0]
+
+    @property
+    def head(self) -> str:
+        """`∂y[n,i]/∂x[m,j]`."""
+        rank = len(self._block.rows)
+        return f"∂{_read(self.of, self._letters[:rank])}/∂{_read(self.wrt, self._letters[rank:])}"
+
+    def __str__(self) -> str:
+        return f"{self.head} = {self.text}"
+
+    def __repr__(self) -> str:
+        return f"<Jacobian {self}>"
+
+    @cached_property
+    def text(self) -> str:
+        """The right side of `str`."""
+        return _spelled(self.expr)
+
+    def _latex(self, printer: Any) -> str:
+        rank = len(self._block.rows)
+        rows, columns = self._letters[:rank], self._letters[rank:]
+        above, below = (_read(name, letters) for name, letters in ((self.of, rows), (self.wrt, columns)))
+        left = rf"\frac{{\partial {_subscripted(above)}}}{{\partial {_subscripted(below)}}}"
+        return f"{left} = {printer.doprint(self.expr)}"
+
+    def _repr_latex_(self) -> str:
+        return f"$\\displaystyle {sp.latex(self)}$"
+
+    def _words(self) -> dict[sp.Expr, sp.Expr]:
+        """Canonical constants as symbols with the user's names."""
+        label = self._program.labels.name
+        words: dict[sp.Expr, sp.Expr] = {s: notation.Size(label(s.name)) for s in self._program.sizes}
+        for one in self._program.scalars:
+            words[one.symbol] = notation.Scalar(label(one.name), one.default, one.dtype)
+        return words
+
+
+def _partners(rows: Mapping[str, sp.Expr], columns: Sequence[str], extents: Sequence[sp.Expr]) -> tuple[str, ...]:
+    """Letters for the columns that no row has: m beside n, j beside i, over the same extent."""
+    used = list(rows)
+    for letter, extent in zip(columns, extents, strict=True):
+        beside = [PARTNERS[r] for r, e in rows.items() if e == extent and r in PARTNERS]
+        choices = (*beside, letter, PARTNERS.get(letter, letter), *FALLBACK, *(f"{letter}{k}" for k in range(2, 99)))
+        used.append(next(c for c in choices if c not in used))
+    return tuple(used[len(rows) :])
+
+
+def _read(name: str, letters: Sequence[str]) -> str:
+    return f"{name}[{','.join(letters)}]" if letters else name
+
+
+def _subscripted(read: str) -> str:
+    name, _, rest = read.partition("[")
+    spelled = sp.latex(sp.Symbol(name))
+    return f"{{{spelled}}}_{{{rest.rstrip(']')}}}" if rest else spelled
+
+
+class _Reader:
+    """From canonical expressions to the user's notation."""
+
+    def __init__(self, program: Program, words: Mapping[sp.Expr, sp.Expr]) -> None:
+        self.program = program
+        self.words = words
+        self.definitions = program.definitions()
+
+    def term(self, term: Term, where: Mapping[sp.Expr, sp.Expr], taken: Sequence[str]) -> sp.Expr:
+        """A term as a product of deltas and its body, under a Sum where it has bound indices, a case where guarded."""
+        inner = dict(where)
+        limits = []
+        names = list(taken)
+        domain = list(term.domain)
+        for bound in term.bound:
+            letter = next(c for c in (*FALLBACK, *(f"k{k}" for k in range(99))) if c not in names)
+            names.append(letter)
+            low, high = term.lower_bounds(bound)[0], term.upper_bounds(bound)[0]
+            used = [c for c in domain if not c.equality and c.expr in (expand(bound - low), expand(high - 1 - bound))]
+            domain = [c for c in domain if c not in used]
+            ends = sp.Tuple(self.expr(low, inner, names), self.expr(high - 1, inner, names))
+            inner[bound] = Index(sp.Symbol(letter, integer=True), ends)
+            limits.append((inner[bound], *ends))
+        body = self.expr(term.body, inner, names)
+        conditions = []
+        for constraint in domain:
+            left, right = self.sides(constraint, inner, names)
+            if constraint.equality:
+                body = body * sp.KroneckerDelta(left, right)
+            else:
+                conditions.append(sp.Le(right, left))
+        if conditions:
+            body = sp.Piecewise((body, sp.And(*conditions)), (sp.S.Zero, True))
+        return sp.Sum(body, *reversed(limits)) if limits else body
+
+    def sides(self, constraint: Constraint, where: Mapping[sp.Expr, sp.Expr], names: Sequence[str]) -> tuple[Any, Any]:
+        positive = [a for a in sp.Add.make_args(constraint.expr) if not a.could_extract_minus_sign()]
+        negative = [-a for a in sp.Add.make_args(constraint.expr) if a.could_extract_minus_sign()]
+        return self.expr(sp.Add(*positive), where, names), self.expr(sp.Add(*negative), where, names)
+
+    def expr(self, expr: sp.Expr, where: Mapping[sp.Expr, sp.Expr], taken: Sequence[str]) -> sp.Expr:
+        replaced: dict[sp.Expr, sp.Expr] = {**self.words, **where}
+        for access in accesses(expr):
+            if access not in replaced:
+                replaced[access] = self.read(access, where, taken)
+        return expr.xreplace(replaced)
+
+    def read(self, access: Access, where: Mapping[sp.Expr, sp.Expr], taken: Sequence[str]) -> sp.Expr:
+        """A read by the user's name; of a tensor without one, what it is defined to be."""
+        definition = self.definitions.get(access.name)
+        if definition is not None and access.name not in self.program.labels.names and _is_written_out(definition):
+            at = [self.expr(i, where, taken) for i in access.indices]
+            return self.written_out(definition, at, taken)
+        tensor = self.program.tensor(access.name)
+        return Access(self.tensor(tensor), *(self.expr(i, where, taken) for i in access.indices))
+
+    def written_out(self, definition: Equation, at: Sequence[sp.Expr], taken: Sequence[str]) -> sp.Expr:
+        stand_ins = tuple(sp.Symbol(f"_{500 + k}", integer=True) for k in range(len(at)))
+        names = [*taken, *(s.name for one in at for s in one.atoms(sp.Symbol))]
+        where = dict(zip(stand_ins, at, strict=True))
+        return sp.Add(*(self.term(t, where, names) for t in instantiate(definition, stand_ins, 700)))
+
+    def tensor(self, tensor: Tensor) -> notation.Tensor:
+        name = self.program.labels.name(tensor.name)
+        facts: dict[str, bool] = {"integer": True} if tensor.dtype == "int64" else {"real": True}
+        shape = sp.Tuple(*(e.xreplace(dict(self.words)) for e in tensor.shape))
+        return notation.Tensor(sp.Symbol(name, **facts), shape, Str(tensor.dtype))
+
+
+def _is_written_out(definition: Equation) -> bool:
+    return definition.reducer == "sum"
+
+
+def _replace_free(expr: sp.Expr, where: Mapping[sp.Expr, sp.Expr]) -> sp.Expr:
+    """Replace indices, but not those that a Sum inside binds."""
+    if expr in where:
+        return where[expr]
+    if not expr.args or isinstance(expr, Index | notation.Tensor):
+        return expr
+    inner = where
+    if isinstance(expr, sp.Sum):
+        bound = {limit[0] for limit in expr.limits}
+        inner = {k: v for k, v in where.items() if k not in bound}
+    return expr.func(*(_replace_free(a, inner) for a in expr.args))
+
+
+def _unrolled(expr: sp.Expr) -> sp.Expr:
+    """Sums over numeric ranges as sums of their values; SymPy's own `doit` is wrong on empty ones."""
+    if not expr.args or isinstance(expr, Index | notation.Tensor):
+        return expr
+    if isinstance(expr, sp.Sum):
+        *outer, (index, low, high) = [tuple(limit) for limit in expr.limits]
+        if low.is_Integer and high.is_Integer:
+            inner = sp.Sum(expr.function, *outer) if outer else expr.function
+            values: Iterator[int] = iter(range(int(low), int(high) + 1))
+            return sp.Add(*(_unrolled(_replace_free(inner, {index: sp.Integer(v)})) for v in values))
+    return expr.func(*(_unrolled(a) for a in expr.args))
+
+
+def _spelled(expr: sp.Expr) -> str:
+    """A user-level expression as text: deltas first, sums with their indices."""
+    return expression_text(Labels(), _plain(expr), {}, ADD)
+
+
+def _plain(expr: Any) -> Any:
+    """Indices and tensors as symbols, so that the program printer spells them; sums stay."""
+    if isinstance(expr, Index):
+        return sp.Symbol(str(expr), integer=True)
+    if isinstance(expr, Access):
+        return Access(sp.Symbol(expr.name, real=True), *(_plain(i) for i in expr.indices))
+    if isinstance(expr, sp.Sum):
+        return sp.Function("Σ_" + ",".join(str(limit[0]) for limit in expr.limits))(_plain(expr.function))
+    if not expr.args:
+        return expr
+    return expr.func(*(_plain(a) for a in expr.args))
