@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from sympy.functions.elementary.integers import RoundFunction
 from jaccomp.domains import axis_ranges, position
 from jaccomp.errors import StageError
 from jaccomp.notation import Access
-from jaccomp.program import Equation, Program, Tensor, Term
+from jaccomp.program import Equation, Program, Tensor, Term, index_symbol
 from jaccomp.reference import indices, scalars
 from jaccomp.reference.scalars import Array
 
@@ -114,10 +115,16 @@ class _Frame:
             ranges = self.hull(term)
             if any(high < low for low, high in ranges.values()):
                 continue
+            for b in self.computed(term):
+                ranges.pop(index_symbol(b), None)
             for box in _cut(self.equation, ranges, self.largest_box):
                 where = tuple(slice(box[axis][0], box[axis][1] + 1) for axis in self.equation.axes)
                 self.combine(out, where, _Box(self, term, box).reduced())
         return out
+
+    def computed(self, term: Term) -> Mapping[str, sp.Expr]:
+        """The indices that need no dimension; the position of an extremum needs them all."""
+        return _computed(term) if self.equation.reducer in ("sum", "prod") else {}
 
     def combine(self, out: Array, where: tuple[slice, ...], part: Array) -> None:
         reducer = self.equation.reducer
@@ -149,10 +156,11 @@ class _Frame:
                         ranges[b] = _narrow(b, low, high, coefficients, equality, ranges)
             if ranges == before:
                 break
-        for b in term.bound:
+        for b in (b for b in term.bound if b.name not in self.computed(term)):
             if ranges[b][1] >= ranges[b][0] and not np.isfinite(ranges[b]).all():
                 raise StageError(self.what, f"bound index {b} has no range in {[str(c.expr) for c in term.domain]}.")
-        return {s: (int(low), int(high)) if high >= low else (0, -1) for s, (low, high) in ranges.items()}
+        known = {s: ends for s, ends in ranges.items() if np.isfinite(ends).all()}
+        return {s: (int(low), int(high)) if high >= low else (0, -1) for s, (low, high) in known.items()}
 
     def affine(self, expr: sp.Expr, term: Term, equality: bool) -> tuple[int, int, dict[sp.Symbol, int], bool]:
         """`expr` as [least, greatest constant] + Σ coefficient · index; data make the constant an interval."""
@@ -228,12 +236,36 @@ def _cut(equation: Equation, ranges: Mapping[sp.Symbol, Range], limit: int) -> I
     yield dict(ranges)
 
 
+@lru_cache(maxsize=4096)
+def _computed(term: Term) -> Mapping[str, sp.Expr]:
+    """Bound indices that an equality of the domain gives in terms of the others, with a coefficient of 1 or -1.
+
+    They are computed rather than enumerated: a sum over `b` with `2*b0 + b == i0` needs no dimension for `b`. All
+    constraints, the equality among them, still mask.
+    """
+    found: dict[sp.Symbol, sp.Expr] = {}
+    for constraint in term.domain:
+        if not constraint.equality:
+            continue
+        expr = sp.expand(constraint.expr.xreplace(found))
+        inside = {s for access in expr.atoms(Access) for s in access.free_symbols}
+        for b in term.bound:
+            slope = expr.coeff(b)
+            if b not in found and b not in inside and slope in (1, -1):
+                rest = sp.expand(expr - slope * b)
+                if b not in rest.free_symbols:
+                    found = {k: v.xreplace({b: -slope * rest}) for k, v in found.items()} | {b: -slope * rest}
+                    break
+    return {b.name: value for b, value in found.items()}
+
+
 class _Box:
     """A term over one box: its indices are the dimensions of an open grid, axes first."""
 
     def __init__(self, frame: _Frame, term: Term, ranges: Mapping[sp.Symbol, Range]) -> None:
         self.frame, self.term, self.ranges = frame, term, ranges
-        self.order = (*frame.equation.axes, *term.bound)
+        self.computed = frame.computed(term)
+        self.order = (*frame.equation.axes, *(b for b in term.bound if b.name not in self.computed))
         self.position = {s.name: k for k, s in enumerate(self.order)}
         self.lengths = tuple(ranges[s][1] - ranges[s][0] + 1 for s in self.order)
         masks = [self.constraint_mask(c.expr, c.equality) for c in term.domain]
@@ -305,6 +337,8 @@ class _Box:
     def leaf(self, one: sp.Expr, mask: Any) -> Any:
         if isinstance(one, Access):
             return self.read(one, mask)
+        if one.name in self.computed:
+            return self.integer(self.computed[one.name], mask)
         return self.grid(one.name) if one.name in self.position else self.frame.constants[one.name]
 
     def integer(self, expr: sp.Expr, mask: Any) -> Any:
