@@ -127,6 +127,12 @@ static int jc_fail(PyObject *type, const jc_call *k, const char *format, ...) {
     return -1;
 }
 
+/* "ndarray" */
+static const char *jc_type_name(PyObject *value) {
+    const char *name = Py_TYPE(value)->tp_name, *dot = strrchr(name, '.');
+    return dot ? dot + 1 : name;
+}
+
 static PyObject *jc_tuple(int nd, const npy_intp *dims) {
     PyObject *result = PyTuple_New(nd);
     for (int d = 0; result && d < nd; ++d) {
@@ -237,7 +243,7 @@ static int jc_whole(const jc_call *k, const char *name, PyObject *value, Py_ssiz
     PyObject *whole = PyBool_Check(value) ? NULL : PyNumber_Index(value);
     if (!whole) {
         PyErr_Clear();
-        return jc_fail(PyExc_TypeError, k, "%s is %R (%s), but it must be an int.", name, value, Py_TYPE(value)->tp_name);
+        return jc_fail(PyExc_TypeError, k, "%s is %R (%s), but it must be an int.", name, value, jc_type_name(value));
     }
     *result = PyLong_AsSsize_t(whole);
     Py_DECREF(whole);
@@ -257,7 +263,7 @@ static int jc_threads(jc_call *k, PyObject *value) {
 #endif
     if (value && value != Py_None) {
         if (PyBool_Check(value) || !PyIndex_Check(value))
-            return jc_fail(PyExc_TypeError, k, "threads is %R (%s), but it must be an int >= 1, or None.", value, Py_TYPE(value)->tp_name);
+            return jc_fail(PyExc_TypeError, k, "threads is %R (%s), but it must be an int >= 1, or None.", value, jc_type_name(value));
         PyObject *whole = PyNumber_Index(value);
         if (!whole) return -1;
         int over;
@@ -291,7 +297,7 @@ static int jc_constants(jc_call *k, PyObject **values, uint64_t needed, int defa
             real = PyComplex_Check(value) || PyUnicode_Check(value) ? -1.0 : PyFloat_AsDouble(value);
             if (PyComplex_Check(value) || PyUnicode_Check(value) || (real == -1.0 && PyErr_Occurred())) {
                 PyErr_Clear();
-                return jc_fail(PyExc_TypeError, k, "%s is %R (%s), but it must be a real number.", one->name, value, Py_TYPE(value)->tp_name);
+                return jc_fail(PyExc_TypeError, k, "%s is %R (%s), but it must be a real number.", one->name, value, jc_type_name(value));
             }
         }
         if (k->s.given >> i & 1) {               /* a residual remembers the forward call's */
@@ -775,7 +781,7 @@ static int jc_use(const jc_call *k, const jc_slot *slot, PyObject *value, int pr
     int nd = jc_shape(k, slot->tensor, dims), failed = -1;
     if (nd < 0) goto done;
     if (!PyArray_Check(value)) {
-        jc_fail(PyExc_TypeError, k, "out for %U is a %s, but it must be a NumPy array.", label, Py_TYPE(value)->tp_name);
+        jc_fail(PyExc_TypeError, k, "out for %U is a %s, but it must be a NumPy array.", label, jc_type_name(value));
         goto done;
     }
     want = jc_tuple(nd, dims);
@@ -836,7 +842,7 @@ static int jc_prepare(const jc_call *k, int program, uint64_t wanted, PyObject *
     if (out && (PyTuple_Check(out) || PyList_Check(out)) && PySequence_Fast_GET_SIZE(out) != places)
         return jc_fail(PyExc_ValueError, k, "out holds %zd arrays for %d results.", PySequence_Fast_GET_SIZE(out), places);
     if (out && places != 1 && !PyTuple_Check(out) && !PyList_Check(out))
-        return jc_fail(PyExc_TypeError, k, "out is a %s, but there are %d results: pass a tuple of arrays.", Py_TYPE(out)->tp_name, places);
+        return jc_fail(PyExc_TypeError, k, "out is a %s, but there are %d results: pass a tuple of arrays.", jc_type_name(out), places);
     for (int i = 0; i < p->outputs; ++i) {
         if (!(wanted >> i & 1)) continue;
         PyObject *given = NULL;
@@ -1045,7 +1051,7 @@ static int jc_cotangents(jc_call *k, PyObject *dy) {
     if (JC_OUTPUTS == 1) each[0] = dy;
     else {
         if (!PyTuple_Check(dy) && !PyList_Check(dy))
-            return jc_fail(PyExc_TypeError, k, "dy is a %s, but the layer has %d outputs: pass a tuple, with None for zero.", Py_TYPE(dy)->tp_name, JC_OUTPUTS);
+            return jc_fail(PyExc_TypeError, k, "dy is a %s, but the layer has %d outputs: pass a tuple, with None for zero.", jc_type_name(dy), JC_OUTPUTS);
         if (PySequence_Fast_GET_SIZE(dy) != JC_OUTPUTS)
             return jc_fail(PyExc_ValueError, k, "dy has %zd entries for %d outputs.", PySequence_Fast_GET_SIZE(dy), JC_OUTPUTS);
         for (int o = 0; o < JC_OUTPUTS; ++o) each[o] = PySequence_Fast_GET_ITEM(dy, o);
@@ -1139,7 +1145,7 @@ static PyObject *jc_bwd(PyObject *self, PyObject *const *args, Py_ssize_t n, PyO
     PyObject *res = args[0], *given = n == 3 ? args[2] : values[JC_OPTION_KEY + JC_WRT], *out = values[JC_OPTION_KEY + JC_OUT];
     if (n == 3 && values[JC_OPTION_KEY + JC_WRT]) { jc_fail(PyExc_TypeError, &k, "wrt is given twice."); return NULL; }
     if (!(PyTuple_Check(res) || PyList_Check(res)) || PySequence_Fast_GET_SIZE(res) != JC_KEPT) {
-        jc_fail(PyExc_TypeError, &k, "res must be what fwd returns, a tuple of %d arrays, but it is a %s.", JC_KEPT, Py_TYPE(res)->tp_name);
+        jc_fail(PyExc_TypeError, &k, "res must be what fwd returns, a tuple of %d arrays, but it is a %s.", JC_KEPT, jc_type_name(res));
         return NULL;
     }
     if (Py_TYPE(res) == (PyTypeObject *)jc_residuals_type) {
@@ -1244,7 +1250,7 @@ static PyObject *jc_vjp(PyObject *self, PyObject *const *args, Py_ssize_t n, PyO
 static int jc_each(const jc_call *k, const char *name, PyObject *value, PyObject **each) {
     if (JC_INPUTS == 1 && !PyTuple_Check(value)) { each[0] = value; return 0; }
     if (!PyTuple_Check(value) && !PyList_Check(value))
-        return jc_fail(PyExc_TypeError, k, "%s is a %s, but it must be a tuple with an entry for each input.", name, Py_TYPE(value)->tp_name);
+        return jc_fail(PyExc_TypeError, k, "%s is a %s, but it must be a tuple with an entry for each input.", name, jc_type_name(value));
     if (PySequence_Fast_GET_SIZE(value) != JC_INPUTS)
         return jc_fail(PyExc_ValueError, k, "%s has %zd entries for %d inputs.", name, PySequence_Fast_GET_SIZE(value), JC_INPUTS);
     for (int t = 0; t < JC_INPUTS; ++t) each[t] = PySequence_Fast_GET_ITEM(value, t);
