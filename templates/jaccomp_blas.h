@@ -1,9 +1,10 @@
 /* Matrix products and loop bounds of generated kernels: SciPy's BLAS, resolved at the first call that needs it.
 
    Row-major `C[m, n] = alpha op(A)[m, k] op(B)[k, n] (+ C)`. Each call runs on the calling thread alone: our own tiles are what
-   runs in parallel, and a threaded product would give bits that depend on the number of threads. OpenBLAS runs a product on
-   one thread when it is called inside an OpenMP region or when its thread count is 1; SciPy's is built on pthreads, so the count
-   is set to 1 while kernels run (`jc_blas_enter`, counted) and set back after the last of them (`jc_blas_leave`). */
+   runs in parallel, and results of a threaded product depend on the number of threads. SciPy's OpenBLAS is built on pthreads and
+   has one thread count for the process, so that count is 1 while a kernel with products runs (`jc_blas_enter`, counted) and is
+   set back after the last of them (`jc_blas_leave`). NumPy carries an OpenBLAS of its own, which is not touched. Where the BLAS
+   is another one, it runs as it is configured. */
 #ifndef JC_BLAS_INCLUDED
 #define JC_BLAS_INCLUDED
 #include <stddef.h>

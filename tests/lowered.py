@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import sympy as sp
 
 from jaccomp.build.compiler import compile_module
 from jaccomp.build.loader import load_module
@@ -20,6 +19,15 @@ from jaccomp.program import Program
 from jaccomp.reference.interpreter import evaluate, extent
 
 HEADERS = ("jaccomp_cpu.h", "jaccomp.h", "jaccomp_blas.h")
+RESOLVE = """
+from cpython.pycapsule cimport PyCapsule_GetName, PyCapsule_GetPointer
+cdef extern from "jaccomp.h":
+    void *jc_sgemm
+    void *jc_dgemm
+from scipy.linalg.cython_blas import __pyx_capi__ as capsules
+jc_sgemm = PyCapsule_GetPointer(capsules["sgemm"], PyCapsule_GetName(capsules["sgemm"]))
+jc_dgemm = PyCapsule_GetPointer(capsules["dgemm"], PyCapsule_GetName(capsules["dgemm"]))
+"""
 TOLERANCE = {np.float32: 3e-5, np.float64: 1e-12}
 
 
@@ -33,7 +41,7 @@ def source(name: str, programs: Mapping[str, Program], dtypes: tuple[str, ...] =
             texts.append(_wrapper(key, kernel.program, dtype))
     text = "\n".join(texts)
     head = "# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False\n"
-    blas = "\nresolve_blas()\n" if "jc_gemm" in text else ""
+    blas = RESOLVE if "jc_gemm" in text else ""
     pyx = head + declarations(text, "jaccomp.h") + "\n\n" + text + blas
     header = "\n".join((template_directory() / part).read_text(encoding="utf-8") for part in HEADERS)
     return Source(name, pyx, (("jaccomp.h", header),))
@@ -137,7 +145,3 @@ def check(
             )
             for other in results[1:]:
                 assert found.tobytes() == other[name].tobytes(), f"{key}: {name} depends on the number of threads"
-
-
-def symbolic(*names: str) -> tuple[sp.Symbol, ...]:
-    return tuple(sp.Symbol(n) for n in names)

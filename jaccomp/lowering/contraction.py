@@ -25,6 +25,7 @@ from jaccomp.program import (
     Tensor,
     Term,
     accesses,
+    in_range,
 )
 
 Shapes = Mapping[str, tuple[sp.Expr, ...]]
@@ -70,8 +71,11 @@ def sides(equation: Equation) -> Sides | None:
     return plain[0] if plain else choices[0][1] if choices else None
 
 
-def boxes(equation: Equation, target: Tensor) -> dict[sp.Symbol, tuple[sp.Expr, sp.Expr]] | None:
-    """The range of each index in sizes alone; None if one has no such range."""
+def boxes(equation: Equation, target: Tensor, shapes: Shapes) -> dict[sp.Symbol, tuple[sp.Expr, sp.Expr]] | None:
+    """A range of each index in sizes alone that holds its domain; None if one has no such range.
+
+    A bound index that only a triangle bounds has the range of the axis that it reads bare.
+    """
     (term,) = equation.terms
     indices = (*equation.axes, *term.bound)
     domain = [*axis_ranges(target), *term.domain]
@@ -79,9 +83,13 @@ def boxes(equation: Equation, target: Tensor) -> dict[sp.Symbol, tuple[sp.Expr, 
     for index in indices:
         alone = [c for c in domain if index_set(c.expr, indices) == (index,) and not c.is_data]
         lower, upper = bounds_of(index, alone)
-        if len(lower) != 1 or len(upper) != 1:
+        if len(lower) == len(upper) == 1:
+            result[index] = (lower[0], upper[0])
+            continue
+        read = [shapes[a.name][a.indices.index(index)] for a in accesses(term.body) if index in a.indices]
+        if not read or len(lower) > 1 or len(upper) > 1:
             return None
-        result[index] = (lower[0], upper[0])
+        result[index] = (lower[0] if lower else sp.S.Zero, upper[0] if upper else read[0])
     return result
 
 
@@ -95,7 +103,7 @@ def mixed(equation: Equation) -> tuple[Constraint, ...]:
 def is_product(equation: Equation, shapes: Shapes, target: Tensor) -> bool:
     """Can BLAS compute the equation as it stands, on whole arrays or on a tile of them?"""
     found = sides(equation)
-    box = boxes(equation, target) if found is not None else None
+    box = boxes(equation, target, shapes) if found is not None else None
     if found is None or box is None or not isinstance(found.left, Access) or mixed(equation):
         return False
     return views_fit(equation_access(equation, target), found.left, found.right, found, box, shapes)
@@ -167,14 +175,30 @@ def name_operands(program: Program) -> Program:
     new: list[Tensor] = []
     shapes = {t.name: t.shape for t in program.tensors}
     known: dict[tuple[object, ...], Access] = {}
+    dense: list[Equation] = []
+    for equation in program.equations:
+        parts = _dense(equation, program.tensor(equation.target), shapes)
+        if parts is None:
+            dense.append(equation)
+            continue
+        tensor, whole, cut = parts
+        new.append(tensor)
+        shapes[tensor.name] = tensor.shape
+        dense += [whole, cut]
+    program = program.with_equations(dense, new)
+    new = []
     for equation in program.equations:
         target = program.tensor(equation.target)
         split = _split(program, equation, target, shapes)
         if split is None:
             equations.append(equation)
             continue
-        operand, tensor, product = split
-        key = (tensor.shape, operand.terms)
+        product, operand = split
+        if operand is None:
+            equations.append(product)
+            continue
+        made, tensor = operand
+        key = (tensor.shape, made.terms)
         if key in known:
             (term,) = product.terms
             body = term.body.xreplace(
@@ -182,11 +206,31 @@ def name_operands(program: Program) -> Program:
             )
             equations.append(replace(product, terms=(replace(term, body=body),)))
             continue
-        known[key] = tensor[operand.axes]
+        known[key] = tensor[made.axes]
         new.append(tensor)
         shapes[tensor.name] = tensor.shape
-        equations += [operand, product]
+        equations += [made, product]
     return program.with_equations(equations, new)
+
+
+def _dense(equation: Equation, target: Tensor, shapes: Shapes) -> tuple[Tensor, Equation, Equation] | None:
+    """A product of which only a part is kept, as the whole product and the part.
+
+    s[t,m] = {m <= t} Σ_d q[t,d] k[m,d]   ->   s_dense[t,m] = Σ_d q[t,d] k[m,d];  s[t,m] = {m <= t} s_dense[t,m]
+    """
+    if sides(equation) is None:
+        return None
+    (term,) = equation.terms
+    kept = tuple(c for c in mixed(equation) if not index_set(c.expr, term.bound))
+    if not kept:
+        return None
+    tensor = Tensor(f"{target.name}_dense", target.shape)
+    whole = replace(
+        equation, target=tensor.name, terms=(replace(term, domain=tuple(c for c in term.domain if c not in kept)),)
+    )
+    if not is_product(whole, {**shapes, tensor.name: tensor.shape}, tensor):
+        return None
+    return tensor, whole, replace(equation, terms=(Term(tensor[equation.axes], (), kept),))
 
 
 def _renamed(access: Access, like: Access) -> Access:
@@ -195,12 +239,13 @@ def _renamed(access: Access, like: Access) -> Access:
 
 def _split(
     program: Program, equation: Equation, target: Tensor, shapes: Shapes
-) -> tuple[Equation, Tensor, Equation] | None:
+) -> tuple[Equation, tuple[Equation, Tensor] | None] | None:
+    """The product over plain ranges, with the new operand that makes it one unless there is one already."""
     found = sides(equation)
     if found is None or is_product(equation, shapes, target):
         return None
     (term,) = equation.terms
-    box = boxes(equation, target)
+    box = boxes(equation, target, shapes)
     if box is None or any(low != 0 for low, _ in box.values()):
         return None
     triangle = mixed(equation)
@@ -208,27 +253,42 @@ def _split(
     composite: sp.Expr = found.right if swap else found.left
     kept: sp.Expr = found.left if swap else found.right
     rows = found.n if swap else found.m
+    everything = (*equation.axes, *term.bound)
     if not isinstance(kept, Access) or not all(e.is_Symbol or not e.free_symbols for e in kept.indices):
         return None
-    own = index_set(composite, (*equation.axes, *term.bound))
+    own = index_set(composite, everything)
     batch = tuple(i for i in own if i not in rows and i not in found.k)
     order = (*batch, *rows, *found.k)
-    if any(not set(index_set(c.expr, (*equation.axes, *term.bound))) <= set(order) for c in triangle):
+    if any(not set(index_set(c.expr, everything)) <= set(order) for c in triangle):
         return None
+    domain = tuple(c for b in term.bound for c in in_range(b, box[b][1], box[b][0]))
+    if isinstance(composite, Access) and _is_zero_outside(program, composite, triangle):
+        product = replace(equation, terms=(Term(term.body, term.bound, domain),))
+        return (product, None) if is_product(product, shapes, target) else None
     tensor = Tensor(f"{target.name}_left", tuple(box[i][1] for i in order))
     where = dict(zip(order, AXES, strict=False))
-    operand_term = Term(composite, (), triangle).over(where)
-    operand = Equation(tensor.name, AXES[: len(order)], (operand_term,))
-    body = found.alpha * kept * tensor[order]
-    domain = tuple(c for c in term.domain if c not in triangle)
-    product = replace(equation, terms=(Term(body, term.bound, domain),))
+    operand = Equation(tensor.name, AXES[: len(order)], (Term(composite, (), triangle).over(where),))
+    product = replace(equation, terms=(Term(found.alpha * kept * tensor[order], term.bound, domain),))
     trial = {**shapes, tensor.name: tensor.shape}
-    return (operand, tensor, product) if is_product(product, trial, target) else None
+    return (product, (operand, tensor)) if is_product(product, trial, target) else None
+
+
+def _is_zero_outside(program: Program, operand: Access, triangle: Sequence[Constraint]) -> bool:
+    """Is the operand defined as 0 wherever the triangle fails?"""
+    definition = program.definition(operand.name)
+    if definition is None or definition.reducer != "sum" or len(definition.terms) != 1:
+        return False
+    if len(set(operand.indices)) != len(operand.indices) or not all(i.is_Symbol for i in operand.indices):
+        return False
+    where: dict[sp.Expr, sp.Expr] = dict(zip(operand.indices, definition.axes, strict=True))
+    return all(c.over(where) in definition.terms[0].domain for c in triangle)
 
 
 def extend_labels(labels: Labels, new: Sequence[Tensor]) -> Labels:
     """Labels that name derived operands after their product."""
     names = dict(labels.names)
     for tensor in new:
-        names.setdefault(tensor.name, labels.name(tensor.name.removesuffix("_left")) + "_left")
+        for suffix in ("_left", "_dense"):
+            if tensor.name.endswith(suffix):
+                names.setdefault(tensor.name, labels.name(tensor.name.removesuffix(suffix)) + suffix)
     return replace(labels, names=names)

@@ -9,9 +9,10 @@ from dataclasses import replace
 
 import sympy as sp
 
+from jaccomp.domains import axis_ranges, proves
 from jaccomp.lowering.contraction import sides
 from jaccomp.notation import Access
-from jaccomp.program import Equation, Program, Term, accesses, instantiate, live, term_accesses
+from jaccomp.program import Domain, Equation, Program, Term, accesses, instantiate, live, term_accesses
 
 CHEAP = 6
 """Additions and multiplications up to which a map is recomputed for each reader."""
@@ -20,16 +21,25 @@ CHEAP = 6
 def inline(program: Program) -> Program:
     """Substitute maps into their readers where no work is repeated, or little; equations that nobody reads are dropped."""
     current = program
-    for name in [e.target for e in program.equations if e.is_map and e.target not in program.outputs]:
+    for name in [e.target for e in program.equations if _is_pointwise(e) and e.target not in program.outputs]:
         definition = current.definition(name)
-        if definition is None or (not _is_cheap(definition.body) and _readings(current, name) > 1):
+        if definition is None or (not _is_cheap(definition.terms[0].body) and _readings(current, name) > 1):
             continue
         current = current.with_equations(
-            replace(e, terms=tuple(_inlined(e, t, definition) for t in e.terms)) for e in current.equations
+            replace(e, terms=tuple(_inlined(e, t, definition, axis_ranges(current.tensor(e.target))) for t in e.terms))
+            for e in current.equations
         )
         if not any(name in {a.name for t in e.terms for a in term_accesses(t)} for e in current.equations):
             current = live(current)
     return live(current)
+
+
+def _is_pointwise(equation: Equation) -> bool:
+    """One body, without reduction; it may be confined to a part of the target, by inequalities."""
+    if equation.reducer != "sum" or len(equation.terms) != 1:
+        return False
+    (term,) = equation.terms
+    return not term.bound and not any(c.equality or c.is_data for c in term.domain)
 
 
 def _is_cheap(body: sp.Expr) -> bool:
@@ -54,7 +64,7 @@ def _readings(program: Program, name: str) -> int:
     return sum(len([a for a in term_accesses(t) if a.name == name]) for e in program.equations for t in e.terms)
 
 
-def _inlined(equation: Equation, term: Term, definition: Equation) -> Term:
+def _inlined(equation: Equation, term: Term, definition: Equation, given: Domain) -> Term:
     mine = [a for a in accesses(term.body) if a.name == definition.target]
     if not mine or any(a.name == definition.target for c in term.domain for a in accesses(c.expr)):
         return term
@@ -68,5 +78,7 @@ def _inlined(equation: Equation, term: Term, definition: Equation) -> Term:
         if any(access in inner.indices for inner in accesses(term.body)):
             continue
         (instance,) = instantiate(definition, access.indices, 0)
+        if not all(proves([*given, *term.domain], c) for c in instance.domain):
+            continue
         where[access] = instance.body
     return replace(term, body=term.body.xreplace(where))

@@ -196,7 +196,7 @@ class Scheduler:
         products = [s for s in statements if s.product is not None]
         for statement in products[:1]:
             assert statement.product is not None
-            for index in (*statement.product.m, *statement.product.n):
+            for index in [i for i in (*statement.product.m, *statement.product.n) if i in statement.loops]:
                 cls = self.classes.of(index)
                 if self._holds_all(statements, cls, across):
                     return cls
@@ -290,7 +290,7 @@ class Scheduler:
         best: tuple[int, sp.Symbol] | None = None
         head = next(s for s in items if s.product is not None)
         assert head.product is not None
-        for index in (*head.product.m, *head.product.n):
+        for index in [i for i in (*head.product.m, *head.product.n) if i in head.loops]:
             cls = self.classes.of(index)
             parts = split(items, cls, self.classes, lambda s, i: True)
             if head in parts.inside and len(parts.inside) > 1 and (best is None or len(parts.inside) > best[0]):
