@@ -26,8 +26,8 @@ static inline ptrdiff_t jc_upper(ptrdiff_t c, ptrdiff_t e) {
     return far;
 }
 static inline size_t jc_bytes(ptrdiff_t n, size_t size) { return (size_t)(n > 0 ? n : 1) * size; }
-static inline float jc_finite_f32(float x) { return x == -__builtin_inff() ? 0.0f : x; }
-static inline double jc_finite_f64(double x) { return x == -__builtin_inf() ? 0.0 : x; }
+static inline float jc_finite_f32(float x) { return __builtin_fabsf(x) == __builtin_inff() ? 0.0f : x; }
+static inline double jc_finite_f64(double x) { return __builtin_fabs(x) == __builtin_inf() ? 0.0 : x; }
 
 typedef void (*jc_sgemm_t)(char *, char *, int *, int *, int *, float *, float *, int *, float *, int *, float *, float *, int *);
 typedef void (*jc_dgemm_t)(char *, char *, int *, int *, int *, double *, double *, int *, double *, int *, double *, double *, int *);

@@ -7,18 +7,20 @@ x / ‖x‖, 1 / ‖x‖           ->  0 where ‖x‖ = 0, the convention
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import sympy as sp
 
 from jaccomp.algebra import naming
+from jaccomp.algebra.cost import hoisted
 from jaccomp.algebra.engine import State, name_invariants, ordered_with, prune
 from jaccomp.algebra.factoring import collected, joined
+from jaccomp.algebra.sums import canonical
 from jaccomp.calculus.functions import Finite, Sigmoid
 from jaccomp.calculus.names import fresh
 from jaccomp.notation import Access
-from jaccomp.program import Equation, Program, Tensor, Term, accesses, live, map_terms, reads, verify
+from jaccomp.program import AXES, Equation, Program, Tensor, Term, accesses, live, map_terms, reads, tidy, verify
 
 
 def stabilise(program: Program) -> Program:
@@ -37,50 +39,114 @@ def stabilise(program: Program) -> Program:
 # ------------------------------------------------------------------------------------------------- exponential sums
 
 
-def _is_exponential_sum(equation: Equation) -> bool:
+@dataclass(frozen=True, slots=True)
+class Shifted:
+    """`sum[axes] = exp(finite(largest[axes[where]])) small[axes]`; `pure` if all its addends are exponentials."""
+
+    small: Tensor
+    largest: Tensor
+    where: tuple[int, ...]
+    pure: bool
+
+    def shift(self, indices: Sequence[sp.Expr]) -> sp.Expr:
+        return Finite(self.largest[tuple(indices[k] for k in self.where)])
+
+
+def _exponential(equation: Equation) -> sp.Expr | None:
+    """The one exponential over bound indices among the factors of a sum of one term."""
     if equation.reducer != "sum" or len(equation.terms) != 1 or not equation.terms[0].bound:
-        return False
-    return isinstance(equation.terms[0].body, sp.exp)
+        return None
+    (term,) = equation.terms
+    factors = [f for f in sp.Mul.make_args(term.body) if isinstance(f, sp.exp) and f.free_symbols & set(term.bound)]
+    return factors[0] if len(factors) == 1 else None
 
 
 def _shift_sums(program: Program) -> Program:
-    targets = [e.target for e in program.equations if _is_exponential_sum(e)]
-    for name in targets:
-        program = _shift(program, name)
-    return program
-
-
-def _shift(program: Program, name: str) -> Program:
-    equation = next(e for e in program.equations if e.target == name)
-    (term,) = equation.terms
-    tensor = program.tensor(name)
-    largest = Tensor(fresh(program, f"max_{name}"), tensor.shape)
-    shift = Finite(largest[equation.axes])
-    maximum = Equation(largest.name, equation.axes, (replace(term, body=term.body.args[0]),), "max")
-    own = Term(sp.exp(term.body.args[0] - shift), term.bound, term.domain)
-    kept = name in program.outputs
-    scaled = tensor if not kept else Tensor(fresh(program, f"scaled_{name}"), tensor.shape)
-    small = replace(equation, target=scaled.name, terms=(own,))
-    program = _open_row_maps(program, name)
+    """Every sum of exponentials by its largest one; sums over the same exponentials share the shift, so it cancels."""
+    powers = {e.target: p for e in program.equations if (p := _exponential(e)) is not None}
+    if not powers:
+        return program
+    program = _open_row_maps(_hoist_scales(program, powers), frozenset(powers))
+    powers = _worth_shifting(program)
+    known: dict[tuple[object, ...], Tensor] = {}
+    shifted: dict[str, Shifted] = {}
     result: list[Equation] = []
-    for one in program.equations:
-        if one.target != name:
-            result.append(map_terms(one, lambda t: _scaled(t, name, scaled, largest)))
+    new: list[Tensor] = []
+    for equation in program.equations:
+        if equation.target not in powers:
+            result.append(equation)
             continue
-        result += [maximum, small]
+        (term,) = equation.terms
+        tensor = program.tensor(equation.target)
+        row, where = _largest(equation, powers[equation.target].args[0])
+        shape = tuple(tensor.shape[k] for k in where)
+        if (row, shape) not in known:
+            known[row, shape] = Tensor(fresh(program, f"max_{tensor.name}"), shape)
+            new.append(known[row, shape])
+            result.append(Equation(known[row, shape].name, AXES[: len(shape)], (row,), "max"))
+        kept = tensor.name in program.outputs
+        small = Tensor(fresh(program, f"scaled_{tensor.name}"), tensor.shape) if kept else tensor
+        one = Shifted(small, known[row, shape], where, term.body == powers[equation.target])
+        shifted[tensor.name] = one
+        power = sp.exp(powers[equation.target].args[0] - one.shift(equation.axes))
+        body = term.body.xreplace({powers[equation.target]: power})
+        result.append(replace(equation, target=small.name, terms=(replace(term, body=body),)))
         if kept:
-            whole = sp.exp(shift) * scaled[equation.axes]
-            result.append(Equation(name, equation.axes, (Term(whole),)))
-    new = [largest, *([scaled] if kept else [])]
-    return program.with_equations(ordered_with(program, result, []), new)
+            new.append(small)
+            result.append(
+                Equation(tensor.name, equation.axes, (Term(sp.exp(one.shift(equation.axes)) * small[equation.axes]),))
+            )
+    whole = {name for name in shifted if name in program.outputs}
+    scaled = [e if e.target in whole else map_terms(e, lambda t: _scaled(t, shifted)) for e in result]
+    return program.with_equations(ordered_with(program, scaled, []), new)
 
 
-def _open_row_maps(program: Program, name: str) -> Program:
-    """Row values derived from the sum are put back where they are read, so that their exponentials can meet."""
+def _worth_shifting(program: Program) -> dict[str, sp.Expr]:
+    """The sums of exponentials alone, and those of the same exponentials with weights, from which the shift cancels."""
+    powers = {e.target: p for e in program.equations if (p := _exponential(e)) is not None}
+    keys = {e.target: _largest(e, powers[e.target].args[0])[0] for e in program.equations if e.target in powers}
+    pure = {keys[e.target] for e in program.equations if e.target in powers and e.terms[0].body == powers[e.target]}
+    return {name: power for name, power in powers.items() if keys[name] in pure}
+
+
+def _hoist_scales(program: Program, powers: Mapping[str, sp.Expr]) -> Program:
+    """`T[n] = Σ_k exp(x) c[k] / Z[n]` as `T = R / Z`, `R[n] = Σ_k exp(x) c[k]`: a scale must not be shifted twice."""
+    result: list[Equation] = []
+    new: list[Tensor] = []
+    for equation in program.equations:
+        (term, *_) = equation.terms or (None,)
+        if equation.target not in powers or term is None:
+            result.append(equation)
+            continue
+        outside, inside = hoisted(term)
+        if not outside.has(Access):
+            result.append(equation)
+            continue
+        tensor = replace(program.tensor(equation.target), name=fresh(program, f"r_{equation.target}"))
+        new.append(tensor)
+        result.append(replace(equation, target=tensor.name, terms=(replace(term, body=inside),)))
+        result.append(replace(equation, terms=(Term(outside * tensor[equation.axes]),)))
+    return program.with_equations(result, new)
+
+
+def _largest(equation: Equation, exponent: sp.Expr) -> tuple[Term, tuple[int, ...]]:
+    """The term of the maximum of the exponent, over the axes that it depends on, and which axes those are."""
+    (term,) = equation.terms
+    bound = tuple(b for b in term.bound if b in exponent.free_symbols)
+    linked = [c for c in term.domain if c.expr.free_symbols & set(bound)]
+    linked = [c for c in linked if not c.expr.free_symbols & (set(term.bound) - set(bound))]
+    needed = set(exponent.free_symbols).union(*(c.expr.free_symbols for c in linked))
+    where = tuple(k for k, axis in enumerate(equation.axes) if axis in needed)
+    row = Term(exponent, bound, tuple(linked)).over({equation.axes[k]: AXES[j] for j, k in enumerate(where)})
+    return canonical(tidy(row)), where
+
+
+def _open_row_maps(program: Program, names: frozenset[str]) -> Program:
+    """Row values derived from the sums are put back where they are read, so that their exponentials can meet."""
     where = {
         e.target: e
         for e in program.equations
-        if e.is_map and name in reads(e) and e.target not in program.outputs and e.target[0] == "a"
+        if e.is_map and names & set(reads(e)) and e.target not in program.outputs and e.target[0] == "a"
     }
     if not where:
         return program
@@ -89,29 +155,30 @@ def _open_row_maps(program: Program, name: str) -> Program:
     return prune(program.with_equations(after), frozenset())
 
 
-def _scaled(term: Term, name: str, scaled: Tensor, largest: Tensor) -> Term:
-    """Reads of the sum as `exp(m) Z'`, exponentials joined; `1/Z'` is 0 where nothing was left of the row."""
-    if not any(a.name == name for a in accesses(term.body)):
+def _scaled(term: Term, shifted: Mapping[str, Shifted]) -> Term:
+    """Reads of sums as `exp(m) small`, exponentials joined; `1/small` is 0 where nothing was left of the row."""
+    if not any(a.name in shifted for a in accesses(term.body)):
         return term
-    return replace(term, body=_join(term.body, name, scaled, largest))
+    return replace(term, body=_join(term.body, shifted))
 
 
-def _join(expr: sp.Expr, name: str, scaled: Tensor, largest: Tensor) -> sp.Expr:
+def _join(expr: sp.Expr, shifted: Mapping[str, Shifted]) -> sp.Expr:
     if isinstance(expr, Access):
-        return sp.exp(Finite(largest[expr.indices])) * scaled[expr.indices] if expr.name == name else expr
+        one = shifted.get(expr.name)
+        return expr if one is None else sp.exp(one.shift(expr.indices)) * one.small[expr.indices]
     if not expr.args:
         return expr
-    if isinstance(expr, sp.log) and isinstance(expr.args[0], Access) and expr.args[0].name == name:
-        read = expr.args[0]
-        return Finite(largest[read.indices]) + sp.log(scaled[read.indices])
-    if isinstance(expr, sp.Pow) and isinstance(expr.base, Access) and expr.base.name == name and expr.base != sp.E:
-        read, exponent = expr.args
-        own = scaled[read.indices]
-        power = own**exponent
-        if exponent.is_negative:
+    read = expr.args[0]
+    one = shifted.get(read.name) if isinstance(read, Access) else None
+    if isinstance(expr, sp.log) and one is not None:
+        return one.shift(read.indices) + sp.log(one.small[read.indices])
+    if isinstance(expr, sp.Pow) and one is not None:
+        own = one.small[read.indices]
+        power = own**expr.exp
+        if expr.exp.is_negative and one.pure:
             power = sp.Piecewise((power, own > 0), (sp.S.Zero, True))
-        return sp.exp(exponent * Finite(largest[read.indices])) * power
-    arguments = [_join(one, name, scaled, largest) for one in expr.args]
+        return sp.exp(expr.exp * one.shift(read.indices)) * power
+    arguments = [_join(a, shifted) for a in expr.args]
     if isinstance(expr, sp.Mul):
         return _merge_exponentials(sp.Mul(*arguments))
     return expr.func(*arguments)

@@ -102,7 +102,7 @@ class InverseRoot(RealFunction):
 
 
 class Finite(RealFunction):
-    """z where it is finite, else 0 for -inf: the shift of a softmax row, which a fully masked row must not take."""
+    """z, but 0 where it is infinite: the shift of a row of exponentials, which a fully masked row must not take."""
 
     def definition(self) -> Any:
         return self.args[0]

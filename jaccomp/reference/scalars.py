@@ -150,8 +150,9 @@ def ceiling(z: Array) -> Array:
 
 
 def finite(z: Array) -> Array:
-    """z, and 0 where it is -inf."""
-    return np.where(np.asarray(real(z) == -np.inf, dtype=bool), number(0, z.dtype), z)
+    """z, and 0 where it is infinite."""
+    infinite = (real(z) == np.inf) | (real(z) == -np.inf)
+    return np.where(np.asarray(infinite, dtype=bool), number(0, z.dtype), z)
 
 
 def exp(z: Array) -> Array:
