@@ -115,6 +115,11 @@ def _plans(spec: Spec, edges: bool) -> Iterator[tuple[str, Plan]]:
     yield "equal", lambda s, rng: draw(s, "equal", sampling.equal(s, rng), rng, vary=True)
     if not edges:
         return
+    for scalar in (s.name for s in spec.scalars if s.dtype == "int64"):
+        yield (
+            f"next {scalar}",
+            lambda s, rng, n=scalar: draw(s, f"next {n}", sampling.different(s, rng), rng, only=n),  # type: ignore[misc]
+        )
     yield "ones", lambda s, rng: draw(s, "ones", sampling.one(s, rng), rng)
     for size in spec.sizes:
         yield (
@@ -130,7 +135,7 @@ def _plans(spec: Spec, edges: bool) -> Iterator[tuple[str, Plan]]:
 
 
 def _changed(
-    spec: Spec, rng: np.random.Generator, label: str, change: Callable[[np.random.Generator, Array], Array]
+    spec: Spec, rng: np.random.Generator, label: str, change: Callable[[np.random.Generator, Array], Array] | None
 ) -> Sample | None:
     """A small sample whose real inputs, where any number will do, are changed."""
     sample = draw(spec, label, sampling.small(spec, rng), rng)
@@ -139,11 +144,9 @@ def _changed(
     free = [name for name in real_inputs(spec) if sample.kinds[name] == "normal"]
     if not free or not any(sample.inputs[name].size for name in free):
         return None
+    if change is None:
+        return sample.replaced(label, {n: sampling.tied(spec, sample, sample.inputs[n], rng) for n in free})
     return sample.replaced(label, {name: change(rng, sample.inputs[name]) for name in free})
-
-
-def _ties(rng: np.random.Generator, values: Array) -> Array:
-    return _exact(rng.integers(-1, 2, values.shape))
 
 
 def _large(rng: np.random.Generator, values: Array) -> Array:
@@ -167,8 +170,8 @@ def _one_of(*chosen: float) -> Callable[[np.random.Generator, Array], Array]:
     return change
 
 
-CHANGES: Mapping[str, Callable[[np.random.Generator, Array], Array]] = {
-    "ties": _ties,
+CHANGES: Mapping[str, Callable[[np.random.Generator, Array], Array] | None] = {
+    "ties": None,  # sampling.tied
     "zeros": lambda rng, values: values * 0.0,
     "large": _large,
     "subnormal": _subnormal,

@@ -59,6 +59,19 @@ class Sample:
         return f"{self.label} " + ", ".join(f"{name}={value}" for name, value in self.sizes.items())
 
 
+def tied(spec: Spec, sample: Sample, values: Array, rng: np.random.Generator) -> Array:
+    """Values drawn from few: 0 and ±1, and the constants that the layer's own kinks may lie at."""
+    numbers = {0.0, 1.0}
+    for equation in spec.equations:
+        for node in equation.right.atoms(sp.Max, sp.Min, sp.Piecewise, sp.Abs, sp.sign, sp.Heaviside):
+            numbers |= {float(leaf) for leaf in node.atoms(sp.Rational) if abs(leaf) <= 16}
+            numbers |= {float(sample.scalars[s.name]) for s in node.atoms(jc.Scalar) if s.name in sample.scalars}
+    signed = sorted({s * n for s in (1.0, -1.0) for n in numbers} | {a - b for a in numbers for b in numbers})
+    exact = [v for v in signed if v == float(np.float32(v))]
+    # Each of them at least once, where there is room.
+    return np.asarray(rng.permutation(np.resize(rng.permutation(exact), values.size)).reshape(values.shape))
+
+
 def real_inputs(spec: Spec) -> tuple[str, ...]:
     return tuple(t.name for t in spec.inputs if t.dtype == "real")
 
@@ -73,11 +86,19 @@ def forward(spec: Spec, sample: Sample) -> dict[str, Array]:
 
 
 def draw(
-    spec: Spec, label: str, candidates: Iterator[dict[str, int]], rng: np.random.Generator, vary: bool = False
+    spec: Spec,
+    label: str,
+    candidates: Iterator[dict[str, int]],
+    rng: np.random.Generator,
+    vary: bool = False,
+    only: str = "",
 ) -> Sample | None:
-    """The first sample whose sizes the layer allows, or None."""
+    """The first sample whose sizes the layer allows, or None.
+
+    Scalars have their defaults; if `vary`, others; if `only` names an integer one, the next integer for that one.
+    """
     for sizes in itertools.islice(candidates, TRIES):
-        for scalars in _scalars(spec, vary):
+        for scalars in _scalars(spec, vary, only):
             sample = _inputs(spec, label, sizes, scalars, rng)
             if sample is not None:
                 return sample
@@ -87,15 +108,18 @@ def draw(
 def different(spec: Spec, rng: np.random.Generator) -> Iterator[dict[str, int]]:
     """Sizes all different: small ones in order, then in any order, then larger ones."""
     names = [s.name for s in spec.sizes]
-    pool = DIFFERENT if len(names) < 5 else (2, 3, 1, 4, 5, 6, 7, *range(8, len(names) + 1))
+    pool = (
+        (13,) if len(names) == 1 else DIFFERENT if len(names) < 5 else (2, 3, 1, 4, 5, 6, 7, *range(8, len(names) + 1))
+    )
     yield dict(zip(names, pool, strict=False))
     while True:
+        pool = (*pool, len(pool) + 1)
         width = int(rng.integers(len(names), len(pool) + 1))
         yield dict(zip(names, map(int, rng.permutation(pool[:width])), strict=False))
 
 
 def equal(spec: Spec, _: np.random.Generator) -> Iterator[dict[str, int]]:
-    for value in (3, 4, 2, 5, 6, 1):
+    for value in (3, 4, 2, 5, 6, 1) if len(spec.sizes) > 1 else (9, 8, 6, 4, 1):
         yield {s.name: value for s in spec.sizes}
 
 
@@ -106,7 +130,7 @@ def one(spec: Spec, _: np.random.Generator) -> Iterator[dict[str, int]]:
 def small(spec: Spec, rng: np.random.Generator) -> Iterator[dict[str, int]]:
     """Few points, for what is evaluated in mpmath."""
     names = [s.name for s in spec.sizes]
-    pool = (2, 3) if len(names) < 4 else (1, 2, 3)
+    pool = (18, 19) if len(names) < 2 else (2, 3) if len(names) < 4 else (1, 2, 3)
     while True:
         yield {name: int(rng.choice(pool)) for name in names}
 
@@ -143,12 +167,19 @@ def loose_sizes(spec: Spec) -> tuple[str, ...]:
     return tuple(s.name for s in spec.sizes if s not in known)
 
 
-def _scalars(spec: Spec, vary: bool) -> Iterator[dict[str, float | int]]:
+def _scalars(spec: Spec, vary: bool, only: str) -> Iterator[dict[str, float | int]]:
     """Defaults, or values beside them; where there is none, 1 or 2 for an integer and 3/4 for a real scalar."""
     plain = {s.name: s.default if s.default is not None else (1 if s.dtype == "int64" else 0.75) for s in spec.scalars}
+    if only:
+        yield {**plain, only: plain[only] + 1}
+        return
     if vary:
-        yield {s.name: plain[s.name] + 1 if s.dtype == "int64" else plain[s.name] * 1.25 for s in spec.scalars}
-        yield {s.name: plain[s.name] if s.dtype == "int64" else plain[s.name] * 1.25 for s in spec.scalars}
+        moved = {s.name: plain[s.name] + 1 if s.dtype == "int64" else plain[s.name] * 1.25 for s in spec.scalars}
+        whole = [s.name for s in spec.scalars if s.dtype == "int64"]
+        yield moved
+        for name in reversed(whole):
+            yield {**moved, **{other: plain[other] for other in whole if other != name}}
+        yield {**moved, **{name: plain[name] for name in whole}}
     yield plain
     if any(s.dtype == "int64" and s.default is None for s in spec.scalars):
         yield {s.name: 2 if s.dtype == "int64" and s.default is None else plain[s.name] for s in spec.scalars}
