@@ -100,7 +100,8 @@ def text(extent: Extent, above: int = 0) -> str:
             spelled = "".join(_signed(one, first=k == 0) for k, one in enumerate(args))
             return f"({spelled})" if above > 1 else spelled
         case Apply("mul", args):
-            spelled = "*".join(text(one, 2) for one in args)
+            negative, positive = _negated(extent)
+            spelled = "-" + text(positive, 2) if negative else "*".join(text(one, 3) for one in args)
             return f"({spelled})" if above > 2 else spelled
         case Apply(op, (a, b)):
             spelled = f"{text(a, 2)}{_SIGNS[op]}{text(b, 3)}"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from jaccomp.binding import Signature, TensorForm
 from jaccomp.emit.bundle import SUFFIXES, Bundle
 
@@ -20,21 +22,20 @@ def literal(value: str) -> str:
     for char in value:
         if char == "\n":
             out.append(char)
-        elif char in '\\"':
-            out.append("\\" + char)
+        elif char == "\\":
+            out.append("\\\\")
         elif char.isprintable():
             out.append(char)
         else:
             code = ord(char)
             out.append(f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}" if code < 65536 else f"\\U{code:08x}")
-    return '"""' + "".join(out) + '"""'
+    return '"""' + re.sub(r'"(?="|$)', r"\"", "".join(out)) + '"""'
 
 
 def module_doc(bundle: Bundle, signature: Signature) -> str:
     """What `help(module)` says first: the layer, its equations, its Jacobian."""
-    return (
-        "\n\n".join(part for part in (_title(bundle, signature), _equations(bundle), _jacobian(bundle)) if part) + "\n"
-    )
+    parts = (_title(bundle, signature), _equations(bundle), _jacobian(bundle))
+    return _encodable("\n\n".join(part for part in parts if part) + "\n")
 
 
 def function_docs(bundle: Bundle, signature: Signature) -> dict[str, str]:
@@ -46,7 +47,7 @@ def function_docs(bundle: Bundle, signature: Signature) -> dict[str, str]:
 
     def add(name: str, first: list[str], keywords: list[str], body: list[str]) -> None:
         spelled = ", ".join([*first, *(["*", *keywords] if keywords else [])])
-        docs[name] = f"{name}({spelled})\n--\n\n" + "\n\n".join(part for part in body if part) + "\n"
+        docs[name] = _encodable(f"{name}({spelled})\n--\n\n" + "\n\n".join(part for part in body if part) + "\n")
 
     title, equations, jacobian = _title(bundle, signature), _equations(bundle), _jacobian(bundle)
     constants = [*scalars, *sizes]
@@ -142,6 +143,11 @@ def function_docs(bundle: Bundle, signature: Signature) -> dict[str, str]:
         ],
     )
     return docs
+
+
+def _encodable(doc: str) -> str:
+    """A text that C can hold: a function's docstring ends at a NUL, and is UTF-8."""
+    return "".join("\N{REPLACEMENT CHARACTER}" if c == "\0" or "\ud800" <= c <= "\udfff" else c for c in doc)
 
 
 def _title(bundle: Bundle, signature: Signature) -> str:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import textwrap
 from dataclasses import replace
 from itertools import product
-from pathlib import Path
 
 from jaccomp.build.source import Source
 from jaccomp.emit.bundle import ROLES, SUFFIXES, Bundle
@@ -16,7 +16,9 @@ from jaccomp.emit.templates import render, template_directory
 from jaccomp.errors import StageError
 
 HEADER = "jaccomp.h"
-_PARTS = ("jaccomp_cpu.h", "jaccomp.h", "jaccomp_blas.h", "jaccomp_frame.h")
+_PARTS = ("jaccomp_cpu.h", "jaccomp.h", "jaccomp_blas.h")
+_FRAME = "jaccomp_frame.h"
+_WIDTH = 116
 
 
 def emit_module(bundle: Bundle) -> Source:
@@ -30,7 +32,7 @@ def emit_module(bundle: Bundle) -> Source:
         doc=literal(module_doc(bundle, form)),
         macros=view.macros,
         header=HEADER,
-        arrays=[replace(one, rows=tuple(map(_in_literal, one.rows))) for one in view.arrays],
+        arrays=[replace(one, rows=_lines(one.rows)) for one in view.arrays if one.rows],
         strings=[("jc_name", _in_literal(c_string(form.layer))), ("jc_call_text", _in_literal(c_string(form.call)))],
         expressions=view.expressions,
         prelude=bundle.prelude or declarations("\n".join(bundle.kernels.values()), HEADER),
@@ -47,9 +49,20 @@ def emit_module(bundle: Bundle) -> Source:
 
 
 def header() -> str:
-    """The one header of every module: the CPU guard, the vector mathematics, matrix products, the frame."""
-    folder = template_directory()
-    return "\n".join(Path(folder, part).read_text(encoding="utf-8") for part in _PARTS if Path(folder, part).exists())
+    """The one header of every module: the CPU guard, the vector mathematics, matrix products; then the frame.
+
+    Kernels include the first part; the frame is included again below them, once its tables are known.
+    """
+    parts = {part: (template_directory() / part).read_text(encoding="utf-8") for part in (*_PARTS, _FRAME)}
+    above = "\n".join(parts[part].replace("#pragma once\n", "") for part in _PARTS)
+    return f"#ifndef JC_HEADER_INCLUDED\n#define JC_HEADER_INCLUDED\n{above}#endif\n\n{parts[_FRAME]}"
+
+
+def _lines(rows: tuple[str, ...]) -> tuple[str, ...]:
+    """The rows of a C array as lines: a structure has its own, numbers and names share one."""
+    if rows[0].startswith("{"):
+        return tuple(_in_literal(row) + "," for row in rows)
+    return tuple(textwrap.wrap(", ".join(map(_in_literal, rows)), _WIDTH - 8, break_long_words=False))
 
 
 def _in_literal(c_text: str) -> str:
