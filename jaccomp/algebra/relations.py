@@ -15,7 +15,7 @@ import sympy as sp
 from jaccomp.algebra.matching import bindings
 from jaccomp.calculus.functions import InverseRoot
 from jaccomp.calculus.scalar import known_functions
-from jaccomp.domains import is_index, proves
+from jaccomp.domains import axis_ranges, is_index, proves
 from jaccomp.notation import Access
 from jaccomp.program import Constraint, Domain, Equation, Program, Term
 
@@ -86,7 +86,8 @@ def relations(program: Program, names: Sequence[str]) -> list[Relation]:
         value: sp.Expr = program.tensor(name)[equation.axes]
         for atom, solution, power in _solve(term.body, value, definitions):
             if set(equation.axes) <= atom.free_symbols:
-                found.append(Relation(name, equation.axes, term.domain, atom, solution, power))
+                guard = (*axis_ranges(program.tensor(name)), *term.domain)
+                found.append(Relation(name, equation.axes, guard, atom, solution, power))
     return found
 
 

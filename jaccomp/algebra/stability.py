@@ -29,8 +29,10 @@ def stabilise(program: Program) -> Program:
     squares = frozenset(e.target for e in shifted.equations if _is_sum_of_squares(e))
     roots = frozenset(e.target for e in shifted.equations if _is_root_of(e, squares))
 
+    definitions = shifted.definitions()
+
     def guard(term: Term) -> Term:
-        return replace(term, body=_complements(_guarded(term.body, squares, roots)))
+        return replace(term, body=_complements(_guarded(term.body, squares, roots), definitions))
 
     guarded = shifted.with_equations(map_terms(e, guard) for e in shifted.equations)
     return verify(live(name_invariants(State(guarded, frozenset(), 0))))
@@ -176,7 +178,7 @@ def _join(expr: sp.Expr, shifted: Mapping[str, Shifted]) -> sp.Expr:
         own = one.small[read.indices]
         power = own**expr.exp
         if expr.exp.is_negative and one.pure:
-            power = sp.Piecewise((power, own > 0), (sp.S.Zero, True))
+            power = sp.Piecewise((sp.S.Zero, sp.Eq(own, 0)), (power, True))
         return sp.exp(expr.exp * one.shift(read.indices)) * power
     arguments = [_join(a, shifted) for a in expr.args]
     if isinstance(expr, sp.Mul):
@@ -236,7 +238,7 @@ def _guarded(expr: sp.Expr, squares: frozenset[str], roots: frozenset[str]) -> s
     if isinstance(expr, sp.Pow) and expr.exp.is_Rational and expr.exp < 0 and isinstance(expr.base, Access):
         half = expr.base.name in squares
         if half or expr.base.name in roots:
-            return sp.Piecewise((expr, expr.base > 0), (sp.S.Zero, True))
+            return sp.Piecewise((sp.S.Zero, sp.Eq(expr.base, 0)), (expr, True))
     if isinstance(expr, sp.Piecewise):
         return expr
     return expr.func(*(_guarded(one, squares, roots) for one in expr.args))
@@ -245,15 +247,28 @@ def _guarded(expr: sp.Expr, squares: frozenset[str], roots: frozenset[str]) -> s
 # ------------------------------------------------------------------------------------------------------- complements
 
 
-def _complements(expr: sp.Expr) -> sp.Expr:
-    """`1 - σ(u)` as `σ(-u)`, everywhere in an expression."""
-    if isinstance(expr, Access) or not expr.args or not expr.has(Sigmoid):
+def _complements(expr: sp.Expr, definitions: Mapping[str, Equation]) -> sp.Expr:
+    """`1 - σ(u)` as `σ(-u)` and `1 - tanh(u)²` as `4 σ(2u) σ(-2u)`, also of tensors defined so: no digit is lost."""
+    if isinstance(expr, Access) or not expr.args:
         return expr
-    where: Mapping[sp.Expr, sp.Expr] = {1 - s: Sigmoid(-s.args[0]) for s in _sigmoids(expr)}
-    arguments = [_complements(one) for one in expr.args]
+    arguments = [_complements(one, definitions) for one in expr.args]
     result = expr.func(*arguments)
-    return where.get(result, result)
+    if not isinstance(result, sp.Add) or len(result.args) != 2 or result.args[0] != 1:
+        return result
+    rest = -result.args[1]
+    if isinstance(rest, sp.Pow) and rest.exp == 2:
+        value = _meaning(rest.base, definitions)
+        if isinstance(value, sp.tanh):
+            u = 2 * value.args[0]
+            return 4 * Sigmoid(u) * Sigmoid(-u)
+        return result
+    value = _meaning(rest, definitions)
+    return Sigmoid(-value.args[0]) if isinstance(value, Sigmoid) else result
 
 
-def _sigmoids(expr: sp.Expr) -> list[sp.Expr]:
-    return [n for n in sp.preorder_traversal(expr) if isinstance(n, Sigmoid)]
+def _meaning(expr: sp.Expr, definitions: Mapping[str, Equation]) -> sp.Expr:
+    """What a read of a map is defined to be; anything else as it is."""
+    definition = definitions.get(expr.name) if isinstance(expr, Access) else None
+    if definition is None or not definition.is_map:
+        return expr
+    return definition.body.xreplace(dict(zip(definition.axes, expr.indices, strict=True)))

@@ -15,7 +15,7 @@ import sympy as sp
 from jaccomp.algebra.cost import hoisted
 from jaccomp.algebra.factoring import flattened
 from jaccomp.algebra.matching import bindings
-from jaccomp.domains import axis_ranges, without_implied
+from jaccomp.domains import axis_ranges, proves, without_implied
 from jaccomp.notation import Access
 from jaccomp.program import (
     AXES,
@@ -164,6 +164,7 @@ class KnownSum:
     read: sp.Expr
     axes: tuple[sp.Symbol, ...]
     term: Term
+    ranges: Domain
 
 
 def known_sums(program: Program, names: Iterable[str]) -> list[KnownSum]:
@@ -179,7 +180,8 @@ def known_sums(program: Program, names: Iterable[str]) -> list[KnownSum]:
         if outside.has(Access):
             continue
         read = program.tensor(equation.target)[equation.axes] / outside
-        found.append(KnownSum(read, equation.axes, replace(term, body=inside)))
+        ranges = axis_ranges(program.tensor(equation.target))
+        found.append(KnownSum(read, equation.axes, replace(term, body=inside), ranges))
     return found
 
 
@@ -251,6 +253,8 @@ def _match(known: KnownSum, term: Term, facts: Domain) -> sp.Expr | None:
         if {binding[b] for b in pattern.bound} != set(term.bound):
             continue
         if any(binding[a].free_symbols & set(term.bound) for a in known.axes):
+            continue
+        if not all(proves(facts, c.over(binding), depth=3) for c in known.ranges):
             continue
         domain = _reduced([c.over(binding) for c in pattern.domain], facts)
         if set(domain) == set(_reduced(term.domain, facts)):
