@@ -21,6 +21,7 @@ from jaccomp.program import (
     reads,
 )
 
+CHEAP = 2  # operations of a row's value that may be put inside a sum, to meet what it cancels with
 LARGEST_COPY = 8  # operations, functions weighed, of a map that may be written out at several reads
 
 
@@ -69,7 +70,12 @@ def _fits(definition: Equation, access: Access, term: Term, visited: set[sp.Symb
         return True
     if not seen & set(term.bound):
         return access in sp.Mul.make_args(term.body)
-    return size <= 1 and len(accesses(body)) <= 1
+    return size <= CHEAP and all(is_unnamed(a.name) for a in accesses(body))
+
+
+def is_unnamed(name: str) -> bool:
+    """Is it a part that the compiler named, not the author: a shared sum, a row's value?"""
+    return name[0] in "aru" and name[1:].isdigit()
 
 
 def is_pointwise(equation: Equation) -> bool:

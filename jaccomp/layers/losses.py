@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sympy import Abs, Eq, Max, Piecewise, Sum, cosh, exp, log, pi, sqrt
+from sympy import Abs, Eq, Max, Piecewise, Sum, exp, log, pi, sqrt
 
 from jaccomp.layer import Layer
 from jaccomp.notation import index, scalar, size, tensor
@@ -46,7 +46,11 @@ smooth_l1 = mean_of(
     steps=[DIFFERENCE],
 )
 
-log_cosh = mean_of("log_cosh", log(cosh(x[n] - z[n])), "Logarithm of the hyperbolic cosine (Green, 1990).")
+log_cosh = mean_of(
+    "log_cosh",
+    Abs(x[n] - z[n]) + log(1 + exp(-2 * Abs(x[n] - z[n]))) - log(2),
+    "Logarithm of the hyperbolic cosine (Green, 1990), as |d| + log(1 + exp(-2|d|)) - log 2, which cannot overflow.",
+)
 
 hinge = mean_of("hinge", Max(1 - z[n] * x[n], 0), "Hinge loss of targets -1 and 1 (Cortes and Vapnik, 1995).")
 
