@@ -130,7 +130,8 @@ def sample(program: Program, sizes: Mapping[str, int], seed: int = 0, ids: int =
 
 def check(
     module: Any, key: str, program: Program, sizes: Mapping[str, int], *, scalars: Mapping[str, Any] | None = None,
-    seed: int = 0, ids: int = 1, dtypes: tuple[Any, ...] = (np.float32, np.float64), arrays: Mapping[str, Any] | None = None,
+    seed: int = 0, ids: int = 1, dtypes: tuple[Any, ...] = (np.float32, np.float64),
+    arrays: Mapping[str, Any] | None = None,
 ) -> None:  # fmt: skip
     """The kernel agrees with the brute-force evaluation in each dtype, with the same bits at 1, 2 and 3 threads."""
     given = dict(arrays) if arrays is not None else sample(program, sizes, seed, ids)

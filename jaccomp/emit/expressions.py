@@ -58,12 +58,11 @@ class Spelling:
             return str(int(expr)), ATOM if expr >= 0 else UNARY
         if isinstance(expr, sp.Add):
             return self._sum(expr, self.integer)
-        if isinstance(expr, sp.Mul) and all(not isinstance(f, sp.Rational) or f.is_Integer for f in expr.args):
-            if all(not isinstance(f, sp.Pow) or (f.exp.is_Integer and f.exp > 0) for f in expr.args):
-                coefficient, rest = expr.as_coeff_Mul()
-                if coefficient == -1:
-                    return "-" + self.integer(rest, UNARY), UNARY
-                return " * ".join(self.integer(f, UNARY) for f in expr.args), MUL
+        if isinstance(expr, sp.Mul) and all(_is_whole_factor(f) for f in expr.args):
+            coefficient, rest = expr.as_coeff_Mul()
+            if coefficient == -1:
+                return "-" + self.integer(rest, UNARY), UNARY
+            return " * ".join(self.integer(f, UNARY) for f in expr.args), MUL
         if isinstance(expr, sp.Pow) and expr.exp.is_Integer and 0 < expr.exp <= LARGEST_PRODUCT:
             return " * ".join([self.integer(expr.base, ATOM)] * int(expr.exp)), MUL
         if isinstance(expr, FloorDiv | CeilDiv | LowerBound | UpperBound):
@@ -117,11 +116,10 @@ class Spelling:
             return "-JC_INF", UNARY
         if isinstance(expr, sp.Integer):
             return (str(int(expr)), ATOM if expr >= 0 else UNARY) if abs(expr) < 2**24 else (self.literal(expr), UNARY)
-        if expr.is_number and not expr.has(sp.Function) or isinstance(expr, sp.Rational | sp.Float | sp.NumberSymbol):
+        if (expr.is_number and not expr.has(sp.Function)) or isinstance(expr, sp.Rational | sp.Float | sp.NumberSymbol):
             return self.literal(expr), UNARY
-        if expr.is_integer and not isinstance(expr, sp.floor | sp.ceiling | sp.sign):
-            if self._is_whole(expr):
-                return f"<{REAL[self.dtype]}>{self.integer(expr, ATOM)}", UNARY
+        if expr.is_integer and not isinstance(expr, sp.floor | sp.ceiling | sp.sign) and self._is_whole(expr):
+            return f"<{REAL[self.dtype]}>{self.integer(expr, ATOM)}", UNARY
         if isinstance(expr, sp.Add):
             return self._sum(expr, self.real)
         if isinstance(expr, sp.Mul):
@@ -236,6 +234,12 @@ class Spelling:
         whole = self._is_whole(left) and self._is_whole(right) and bool(left.is_integer and right.is_integer)
         spell = self.integer if whole else self.real
         return f"{spell(left, ADD)} {RELATIONS[type(condition)]} {spell(right, ADD)}"
+
+
+def _is_whole_factor(factor: sp.Expr) -> bool:
+    if isinstance(factor, sp.Pow):
+        return bool(factor.exp.is_Integer and factor.exp > 0)
+    return not isinstance(factor, sp.Rational) or bool(factor.is_Integer)
 
 
 def _is_reciprocal(factor: sp.Expr) -> bool:

@@ -1,8 +1,8 @@
 """The loops of a kernel as Cython functions.
 
 For each nest: a row function (one iteration of its parallel loops, over `restrict` row pointers) and a block function
-(a fixed range of iterations, with its scratch). For the kernel: one function with the ABI that the module's frame calls,
-which runs the blocks of each nest in parallel and combines partial sums in block order.
+(a fixed range of iterations, with its scratch). For the kernel: one function with the ABI that the module's frame
+calls, which runs the blocks of each nest in parallel and combines partial sums in block order.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ BLOCKS = 64
 """Blocks of a nest without partial sums; enough for any machine, few enough to cost nothing."""
 PARTIAL_BLOCKS = 32
 PARTIAL_ROWS = 16
-"""A block with partial sums has at least this many iterations, so that partial memory stays a fraction of the inputs."""
+"""A block with partial sums has at least this many iterations: partial memory stays a fraction of the inputs."""
 SERIAL_WORK = 16384
 """Iterations of the innermost loops below which waking other threads costs more than it saves."""
 
@@ -76,7 +76,7 @@ class _Emission:
         self.constants = {*program.sizes, *(s.symbol for s in program.scalars)}
 
     def buffer_name(self, name: str) -> str:
-        return self.symbols[sp.Symbol(name)]
+        return str(self.symbols[sp.Symbol(name)])
 
     def real_type(self, buffer: Buffer) -> str:
         return "int64_t" if buffer.dtype == "int64" else REAL[self.dtype]
@@ -175,7 +175,7 @@ class _Nest:
 
     def hint(self, found: tuple[str, int, str] | None, symbol: sp.Symbol) -> str:
         if found is None:
-            return symbol.name
+            return str(symbol.name)
         tensor, axis, suffix = found
         given = self.kernel.program.labels.axis_names(tensor)
         return (given[axis] if given is not None and axis < len(given) else f"i{axis}") + suffix
@@ -208,7 +208,7 @@ class _Nest:
         return {name: next(iter(parts)) for name, parts in own.items() if len(parts) == 1 and next(iter(parts)) != 0}
 
     def _access(self, access: Access) -> str:
-        name = self.symbols[sp.Symbol(access.name)]
+        name = str(self.symbols[sp.Symbol(access.name)])
         if access.name in self.local_names or not access.indices:
             return name
         return f"{name}[{self.spelling.integer(self._inner_offset(access))}]"
@@ -314,7 +314,7 @@ class _Nest:
         return [c for c in (*program.sizes, *(s.symbol for s in program.scalars)) if c in found]
 
     def _row_argument(self, buffer: Buffer) -> str:
-        name = self.symbols[sp.Symbol(buffer.name)]
+        name = str(self.symbols[sp.Symbol(buffer.name)])
         shift = self.shifts.get(buffer.name, sp.S.Zero)
         return name if shift == 0 else f"{name} + {self.spelling.integer(shift, ADD)}"
 
@@ -409,7 +409,7 @@ class _Nest:
         return f"{self.symbols[sp.Symbol(target)]}_partial_{self.function.name}"
 
     def _call_argument(self, buffer: Buffer) -> str:
-        name = self.symbols[sp.Symbol(buffer.name)]
+        name = str(self.symbols[sp.Symbol(buffer.name)])
         if buffer.name not in self.partials:
             return name
         own = self.spelling.integer(buffer.elements)
@@ -420,6 +420,11 @@ class _Nest:
             f"cdef {self.emission.real_type(p.buffer)} *{self._partial_name(p.target)} = NULL"
             for p in self.function.partials
         ]
+
+    def _partial_needs(self, target: str) -> list[str]:
+        leaves = [n for n in walk(self.function.body) if isinstance(n, LEAVES) and n.target.name == target]
+        found = {o for n in leaves for o in n.needs}
+        return [o for o in self.kernel.program.outputs if o in found]
 
     def _partial_values(self, target: str) -> dict[str, str]:
         partial = self.partials[target]
@@ -438,6 +443,7 @@ class _Nest:
             "type": self.emission.real_type(partial.buffer),
             "elements": elements,
             "target": whole,
+            "condition": self.emission.wanted(self._partial_needs(target)),
             "combine": combine,
             "start": f"{name}[part] = {start}",
         }

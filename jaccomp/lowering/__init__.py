@@ -1,4 +1,4 @@
-"""Programs to loop IR: domains become loops, loops are fused and tiled, storage is contracted, contractions are planned."""
+"""Programs to loop IR: domains become loops; loops are fused and tiled, storage contracted, products planned."""
 
 from jaccomp.lowering.ir import Kernel
 from jaccomp.lowering.lower import lower

@@ -167,7 +167,8 @@ def run_stride(offset: sp.Expr, run: Sequence[sp.Symbol], extents: Mapping[sp.Sy
 def name_operands(program: Program) -> Program:
     """Give the composite or triangular operand of a product an equation of its own.
 
-    o[t,d] = Σ_{m <= t} e[t,m] / z[t] v[m,d]   ->   o_left[t,m] = {m <= t} e[t,m] / z[t];  o[t,d] = Σ_m o_left[t,m] v[m,d]
+    o[t,d] = Σ_{m <= t} e[t,m] / z[t] v[m,d]
+        ->   o_left[t,m] = {m <= t} e[t,m] / z[t];  o[t,d] = Σ_m o_left[t,m] v[m,d]
 
     The new operand is 0 where the triangle leaves it out, so that a dense product is exact.
     """
@@ -210,6 +211,37 @@ def name_operands(program: Program) -> Program:
         new.append(tensor)
         shapes[tensor.name] = tensor.shape
         equations += [made, product]
+    return program.with_equations(equations, new)
+
+
+def split_terms(program: Program) -> Program:
+    """One body for all maps of a sum, and an equation of its own for each product among its terms.
+
+    y[n,o] = b[o] + c[o] + Σ_k x[n,k] W[o,k]
+        ->   y_product[n,o] = Σ_k x[n,k] W[o,k];  y[n,o] = b[o] + c[o] + y_product[n,o]
+    """
+    equations: list[Equation] = []
+    new: list[Tensor] = []
+    for equation in program.equations:
+        if len(equation.terms) < 2:
+            equations.append(equation)
+            continue
+        target = program.tensor(equation.target)
+        maps: list[sp.Expr] = []
+        rest: list[Term] = []
+        for term in equation.terms:
+            alone = replace(equation, terms=(term,))
+            if not term.bound and not term.domain:
+                maps.append(term.body)
+            elif sides(alone) is not None:
+                tensor = Tensor(f"{target.name}_product{len(new)}", target.shape)
+                new.append(tensor)
+                equations.append(replace(alone, target=tensor.name))
+                maps.append(tensor[equation.axes])
+            else:
+                rest.append(term)
+        merged = (Term(sp.Add(*maps)),) if maps else ()
+        equations.append(replace(equation, terms=(*merged, *rest)))
     return program.with_equations(equations, new)
 
 
@@ -288,7 +320,9 @@ def extend_labels(labels: Labels, new: Sequence[Tensor]) -> Labels:
     """Labels that name derived operands after their product."""
     names = dict(labels.names)
     for tensor in new:
-        for suffix in ("_left", "_dense"):
-            if tensor.name.endswith(suffix):
-                names.setdefault(tensor.name, labels.name(tensor.name.removesuffix(suffix)) + suffix)
+        for suffix in ("_left", "_dense", "_product"):
+            stem, found, _ = tensor.name.partition(suffix)
+            if found:
+                names.setdefault(tensor.name, labels.name(stem) + suffix)
+                break
     return replace(labels, names=names)

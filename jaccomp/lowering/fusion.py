@@ -120,7 +120,8 @@ def _as_classes(expr: sp.Expr, index: sp.Symbol, statement: Statement, classes: 
 def innermost(statement: Statement, shapes: Mapping[str, tuple[sp.Expr, ...]]) -> sp.Symbol | None:
     """The loop that would rather be innermost: the one along which most accesses are contiguous.
 
-    The target counts twice, and an access in more loops more. A bound index that slides along an axis (`S*h + r`) is short, so it comes last.
+    The target counts twice, and an access in more loops more. A bound index that slides along an axis (`S*h + r`) is
+    short, so it comes last.
     """
     if not statement.loops:
         return None

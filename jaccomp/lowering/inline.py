@@ -19,7 +19,7 @@ CHEAP = 6
 
 
 def inline(program: Program) -> Program:
-    """Substitute maps into their readers where no work is repeated, or little; equations that nobody reads are dropped."""
+    """Substitute maps into their readers where no work, or little, is repeated; drop what nobody reads any more."""
     current = program
     for name in [e.target for e in program.equations if _is_pointwise(e) and e.target not in program.outputs]:
         definition = current.definition(name)

@@ -34,28 +34,28 @@ Mode = Literal["serial", "parallel", "tile"]
 Place = Literal["input", "output", "local", "scratch", "temporary"]
 
 
-class CeilDiv(sp.Function):
+class CeilDiv(sp.Function):  # type: ignore[misc]
     """`ceil(a / b)` of integers, b > 0."""
 
     nargs = 2
     is_integer = True
 
 
-class FloorDiv(sp.Function):
+class FloorDiv(sp.Function):  # type: ignore[misc]
     """`floor(a / b)` of integers, b > 0."""
 
     nargs = 2
     is_integer = True
 
 
-class LowerBound(sp.Function):
-    """The least j with `c*j + e >= 0`, whatever the sign of c: (c, e); far below 0 where c < 0, far above if c = 0 > e."""
+class LowerBound(sp.Function):  # type: ignore[misc]
+    """The least j with `c*j + e >= 0`, for c of any sign: (c, e); far below 0 where c < 0, far above if c = 0 > e."""
 
     nargs = 2
     is_integer = True
 
 
-class UpperBound(sp.Function):
+class UpperBound(sp.Function):  # type: ignore[misc]
     """One more than the greatest j with `c*j + e >= 0`: (c, e); far above where c >= 0."""
 
     nargs = 2
@@ -259,7 +259,7 @@ def leaf_expressions(node: Leaf) -> tuple[sp.Expr, ...]:
 
 
 def verify(kernel: Kernel) -> Kernel:
-    """`kernel`, if every buffer it touches exists, every loop has bounds and every index a loop; else a `StageError`."""
+    """`kernel`, if every buffer exists, every loop has bounds and every index a loop; else a `StageError`."""
     what = f"kernel {kernel.name!r}"
     constants = {*kernel.program.sizes, *(s.symbol for s in kernel.program.scalars)}
     for function in kernel.functions:

@@ -6,23 +6,24 @@ from dataclasses import replace
 
 import sympy as sp
 
+from jaccomp.lowering.affine import bounds_of, index_set
 from jaccomp.lowering.classes import classes
-from jaccomp.lowering.contraction import extend_labels, name_operands
+from jaccomp.lowering.contraction import extend_labels, name_operands, split_terms
 from jaccomp.lowering.demand import narrow
 from jaccomp.lowering.inline import inline
-from jaccomp.lowering.ir import Block, Buffer, Contract, Function, Kernel, Partial, verify, walk
+from jaccomp.lowering.ir import Block, Buffer, Function, Kernel, Partial, verify
 from jaccomp.lowering.schedule import Nest, Scheduler, total
 from jaccomp.lowering.solve import Statement, rename_bounds, statements
-from jaccomp.lowering.storage import Layout, layouts, place
+from jaccomp.lowering.storage import Layout, layouts, node_accesses, place
 from jaccomp.lowering.tidy import Promotion, guarded, needs_of
-from jaccomp.program import Program, Tensor, live, reads
+from jaccomp.program import Program, live, reads
 
 TYPICAL = 64
 
 
 def lower(program: Program) -> Kernel:
     """The kernel that computes a program: equations solved for loops, fused, tiled, stored and split over threads."""
-    prepared = inline(name_operands(rename_bounds(live(program))))
+    prepared = inline(name_operands(split_terms(rename_bounds(live(program)))))
     prepared = replace(prepared, labels=extend_labels(prepared.labels, prepared.tensors))
     made, extra = statements(prepared)
     wanted = needs(prepared)
@@ -81,7 +82,7 @@ def _capacity(program: Program) -> sp.Expr:
 def _function(nest: Nest, where: dict[str, Layout], number: int, everything: tuple[Statement, ...]) -> Function:
     body = place(nest.body, where)
     assert isinstance(body, Block)
-    named = {a for a in _names(nest)}
+    named = set(_names(nest))
     mine = [where[n].buffer for n in where if n in named]
     partials = tuple(_partial(where[name].buffer, nest) for name in nest.across)
     locals_ = frozenset(b.name for b in mine if b.place == "local")
@@ -103,8 +104,6 @@ def _function(nest: Nest, where: dict[str, Layout], number: int, everything: tup
 
 
 def _names(nest: Nest) -> list[str]:
-    from jaccomp.lowering.storage import node_accesses
-
     return list(dict.fromkeys(a.name for a in node_accesses(nest.body)))
 
 
@@ -115,8 +114,6 @@ def _partial(buffer: Buffer, nest: Nest) -> Partial:
 
 def _work(nest: Nest) -> sp.Expr:
     """Iterations of the largest loop nest, to tell small calls from large ones."""
-    from jaccomp.lowering.affine import bounds_of, index_set
-
     sizes: dict[sp.Expr, None] = {}
     for statement in nest.statements:
         extent: sp.Expr = sp.S.One
@@ -128,6 +125,3 @@ def _work(nest: Nest) -> sp.Expr:
                 extent *= sp.expand(upper[0] - lower[0])
         sizes.setdefault(extent)
     return sp.Add(*sizes)
-
-
-__all__ = ["Contract", "Tensor", "lower", "walk"]

@@ -1,9 +1,11 @@
 """Statements to nests: which statements share which loops, which loops run in parallel, which are tiled.
 
-    mean[n] = Σ_k x[n,k];  y[n,i] = x[n,i] - mean[n]     ->   parallel n: { mean = 0; for k: mean += x; for i: y = x - mean }
+    mean[n] = Σ_k x[n,k];  y[n,i] = x[n,i] - mean[n]
+        ->   parallel n: { mean = 0; for k: mean += x; for i: y = x - mean }
 
 A nest takes the class of loops that most statements can share, axes before reductions; a class that would rather be
-innermost, or that a matrix product needs as rows, is tiled instead. Inside, the same choice is made again, level by level.
+innermost, or that a matrix product needs as rows, is tiled instead. Inside, the same choice is made again, level by
+level.
 """
 
 from __future__ import annotations
@@ -13,13 +15,14 @@ from dataclasses import dataclass, replace
 
 import sympy as sp
 
-from jaccomp.lowering.affine import bounds_of, index_set
+from jaccomp.lowering.affine import index_set
 from jaccomp.lowering.classes import Classes
 from jaccomp.lowering.fusion import innermost, loop_bounds, split
 from jaccomp.lowering.ir import (
     Accumulate,
     Assign,
     Block,
+    CeilDiv,
     Contract,
     Guard,
     Loop,
@@ -32,14 +35,15 @@ from jaccomp.lowering.solve import Statement
 from jaccomp.program import Constraint, index_symbol
 
 Shapes = Mapping[str, tuple[sp.Expr, ...]]
-PRODUCT_TILE = 64
+CHAIN_TILE = 64
+PRODUCT_TILE = 256
 VECTOR_TILE = 4096
 COLUMN_TILE = 128
 
 
 @dataclass(frozen=True, slots=True)
 class Nest:
-    """One fused nest before storage: its parallel loops, its body over full tensors, the targets it reduces across them."""
+    """One fused nest before storage: its parallel loops, its body over full tensors, what it reduces across them."""
 
     parallel: tuple[Loop, ...]
     body: Block
@@ -152,7 +156,7 @@ class Scheduler:
         if tile is None:
             tile = self._tile_for_products(statements, across)
         if tile is not None:
-            loop, statements = self._tile(statements, tile, "tile")
+            loop, statements = self._tile(statements, tile)
             parallel.append(loop)
         body = self._block(statements)
         return Nest(tuple(parallel), body, across, inside)
@@ -225,7 +229,7 @@ class Scheduler:
         renamed = replace(statement, domain=kept).over({index: symbol})
         return replace(renamed, loops=tuple(i for i in renamed.loops if i != symbol))
 
-    def _tile(self, statements: Sequence[Statement], cls: sp.Symbol, mode: str) -> tuple[Loop, tuple[Statement, ...]]:
+    def _tile(self, statements: Sequence[Statement], cls: sp.Symbol) -> tuple[Loop, tuple[Statement, ...]]:
         """A loop over tiles of the class, and the statements with the class's loop cut to one tile."""
         first = statements[0]
         bounds = loop_bounds(first, self._index(first, cls))
@@ -242,14 +246,14 @@ class Scheduler:
             kept = tuple(c for c in statement.domain if index not in c.expr.free_symbols or index_set(c.expr, others))
             cut = (Constraint(index - start), Constraint(stop - 1 - index))
             inner.append(replace(statement, domain=(*cut, *kept)))
-        loop = Loop(
-            start, bounds[0], bounds[1], Block(()), "tile" if mode == "tile" else "tile", sp.Integer(size), stop
-        )
+        loop = Loop(start, bounds[0], bounds[1], Block(()), "tile", sp.Integer(size), stop)
         return loop, tuple(inner)
 
     def _tile_size(self, statements: Sequence[Statement]) -> int:
-        if any(s.product is not None for s in statements):
-            return PRODUCT_TILE
+        products = {s.target.name for s in statements if s.product is not None}
+        if products:
+            chained = any(products & {a.name for a in s.reads()} for s in statements)
+            return CHAIN_TILE if chained else PRODUCT_TILE
         return VECTOR_TILE if all(len(s.loops) == 1 for s in statements) else COLUMN_TILE
 
     # ---- inside a nest
@@ -299,7 +303,7 @@ class Scheduler:
             return None
         parts = split(items, best[1], self.classes, lambda s, i: True)
         early, late = self._around(parts.after, parts.inside)
-        loop, inner = self._tile(parts.inside, best[1], "tile")
+        loop, inner = self._tile(parts.inside, best[1])
         nodes = list(self._block([*parts.before, *early, *self._fills(parts.inside, best[1])]).nodes)
         nodes.append(replace(loop, body=self._block(inner)))
         return nodes, late
@@ -366,7 +370,7 @@ class Scheduler:
             return Assign(s.target, s.value, s.needs, s.equation)
         if s.action == "select":
             best, seen, position = s.extra
-            return Select(s.target, best, seen, s.reducer, s.value, position, s.needs, s.equation)  # type: ignore[arg-type]
+            return Select(s.target, best, seen, s.reducer, s.value, position, s.needs, s.equation)
         cls = Accumulate if s.injective else Scatter
         return cls(s.target, s.reducer, s.value, s.needs, s.equation)
 
@@ -400,13 +404,8 @@ class Scheduler:
 
 def total(loops: Sequence[Loop]) -> sp.Expr:
     """The number of iterations of nested parallel loops, tiles counted as one each."""
-    from jaccomp.lowering.ir import CeilDiv
-
     result: sp.Expr = sp.S.One
     for loop in loops:
         extent = sp.expand(loop.upper[0] - loop.lower[0])
         result *= CeilDiv(extent, loop.step) if loop.step != 1 else extent
     return result
-
-
-__all__ = ["Nest", "Scheduler", "bounds_of", "total"]

@@ -4,9 +4,10 @@ In this order, for an equality of the domain:
   a bound index that is an axis plus a constant     renamed, with its range constraints
   an axis that is injective in the bound indices     loop over the source indices, store at `α`
   a bound index with a unit coefficient              substituted; its range bounds the other loops
-  an axis with a unit coefficient                    a scatter: only axes that stand bare in the target may run in parallel
+  an axis with a unit coefficient                    a scatter: only axes bare in the target may run in parallel
   none                                               a guard
-An equality that reads a tensor solves for a bound index (a gather), then for an axis (one-hot or scatter-add), else guards.
+An equality that reads a tensor solves for a bound index (a gather), then for an axis (one-hot or scatter-add), else
+guards.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ from typing import Literal
 import sympy as sp
 
 from jaccomp.domains import axis_ranges, position, without_implied
-from jaccomp.lowering.contraction import is_product, sides
 from jaccomp.lowering.affine import bounds_of, index_set, is_affine, is_mixed_radix, slope
+from jaccomp.lowering.contraction import is_product, sides
 from jaccomp.notation import Access
 from jaccomp.program import (
     Constraint,
@@ -108,7 +109,7 @@ class Statement:
         found: dict[Access, None] = {}
         expressions: list[sp.Expr] = [self.value, *self.extra]
         expressions += [c.expr for c in (*self.domain, *self.guards)]
-        expressions += [index for index in self.target.indices]
+        expressions += list(self.target.indices)
         if self.action in ("accumulate", "select"):
             expressions.append(self.target)
         for expr in expressions:
@@ -251,19 +252,20 @@ def solve(equation: Equation, term: Term, given: tuple[Constraint, ...]) -> Solv
 
     while waiting:
         waiting = [c for c in waiting if c.expr != 0]
-        choice = None
-        for kind in ("rename", "store", "substitute", "scatter"):
-            for number, constraint in enumerate(waiting):
-                choice = _choose(kind, constraint.expr, axes, bound, domain)
-                if choice is not None:
-                    break
-            if choice is not None:
-                break
-        if choice is None:
+        found = next(
+            (
+                (constraint, choice)
+                for kind in ("rename", "store", "substitute", "scatter")
+                for constraint in waiting
+                if (choice := _choose(kind, constraint.expr, axes, bound, domain)) is not None
+            ),
+            None,
+        )
+        if found is None:
             guards += waiting
             break
-        index, value, unique = choice
-        del waiting[number]
+        constraint, (index, value, unique) = found
+        waiting = [c for c in waiting if c is not constraint]
         if index in bound:
             bound.remove(index)
         else:
@@ -275,8 +277,46 @@ def solve(equation: Equation, term: Term, given: tuple[Constraint, ...]) -> Solv
     known = tuple(c for c in given if not any(a in c.expr.free_symbols for a in equation.axes if a not in axes))
     affine = [c for c in dict.fromkeys(domain) if is_affine(c.expr, loops)]
     guards += [c for c in dict.fromkeys(domain) if not is_affine(c.expr, loops)]
-    kept = without_implied([c for c in affine if c not in known], known)
-    return Solved(tuple(store), loops, (*known, *kept), tuple(guards), body, injective)
+    own = [c for c in affine if c not in known]
+    single = without_implied([c for c in own if len(index_set(c.expr, loops)) == 1], known)
+    boxes = _with_boxes((*known, *single), own, loops)
+    kept = without_implied([c for c in own if len(index_set(c.expr, loops)) != 1], boxes)
+    return Solved(tuple(store), loops, (*boxes, *kept), tuple(guards), body, injective)
+
+
+def _with_boxes(
+    single: tuple[Constraint, ...], domain: list[Constraint], loops: tuple[sp.Symbol, ...]
+) -> tuple[Constraint, ...]:
+    """Bounds of each index alone, where only its relation to another says them: 0 <= c <= b gives 0 <= b."""
+    result = list(single)
+    found = True
+    while found:
+        found = False
+        for constraint in [c for c in domain if len(index_set(c.expr, loops)) == 2]:
+            for index, other in (pair := index_set(constraint.expr, loops), pair[::-1]):
+                implied = _without(constraint, index, other, result, loops)
+                if implied is not None:
+                    result.append(implied)
+                    found = True
+    return tuple(result)
+
+
+def _without(
+    constraint: Constraint, index: sp.Symbol, other: sp.Symbol, single: list[Constraint], loops: tuple[sp.Symbol, ...]
+) -> Constraint | None:
+    """The bound that the constraint puts on `index`, `other` at its end, if `index` has no such bound yet."""
+    mine, theirs = slope(constraint.expr, index), slope(constraint.expr, other)
+    if mine not in (1, -1) or theirs not in (1, -1):
+        return None
+    lower, upper = bounds_of(index, [c for c in single if index_set(c.expr, loops) == (index,)])
+    if lower if mine == 1 else upper:
+        return None
+    low, high = bounds_of(other, [c for c in single if index_set(c.expr, loops) == (other,)])
+    ends = high if theirs == 1 else low
+    if not ends:
+        return None
+    end = ends[0] - 1 if theirs == 1 else ends[0]
+    return Constraint(sp.expand(constraint.expr.xreplace({other: end})))
 
 
 def rename_bounds(program: Program) -> Program:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 import sympy as sp
@@ -19,6 +18,7 @@ from jaccomp.lowering.ir import (
     leaf_accesses,
     walk,
 )
+from jaccomp.lowering.storage import rewrite
 from jaccomp.notation import Access
 
 
@@ -86,8 +86,6 @@ class Promotion:
 
 
 def _replaced(block: Block, where: dict[sp.Expr, sp.Expr]) -> Block:
-    from jaccomp.lowering.storage import rewrite
-
     changed = rewrite(block, lambda e: e.xreplace(where))
     assert isinstance(changed, Block)
     return changed
@@ -129,7 +127,3 @@ def _within(node: Node, wanted: frozenset[str]) -> Node:
     if isinstance(node, Loop | Guard):
         return replace(node, body=guarded(node.body, wanted))
     return node
-
-
-def buffers_named(buffers: Sequence[Buffer], place: str) -> frozenset[str]:
-    return frozenset(b.name for b in buffers if b.place == place)

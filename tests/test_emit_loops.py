@@ -1,0 +1,308 @@
+"""Emitted kernels, compiled and compared with the brute-force evaluation, at edges and at every number of threads."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import sympy as sp
+from lowered import built, check, run, sample
+
+from jaccomp.calculus.vjp import vjp
+from jaccomp.emit.loops import emit_kernel
+from jaccomp.lowering import lower
+from jaccomp.program import (
+    AXES,
+    Equation,
+    Labels,
+    Program,
+    Scalar,
+    Tensor,
+    Term,
+    at_least,
+    bound_symbol,
+    equal,
+    in_range,
+    scalar_map,
+    size_symbol,
+    verify,
+)
+
+N, D, H, K = (size_symbol(f"s{k}") for k in range(4))
+i, j, k, l = AXES[:4]  # noqa: E741
+b, c, d, e, f = (bound_symbol(n) for n in range(5))
+HALF = sp.Rational(-1, 2)
+
+
+def program(
+    name: str, tensors: tuple[Tensor, ...], *equations: Equation, scalars: tuple[Scalar, ...] = (), **changes: Any
+) -> Program:
+    """A verified program; what no equation defines is an input, what nothing reads an output."""
+    targets = [q.target for q in equations]
+    inputs = tuple(t.name for t in tensors if t.name not in targets)
+    read = {a.base.name for q in equations for t in q.terms for x in (t.body, *(c.expr for c in t.domain))
+            for a in x.atoms(type(tensors[0][tuple(tensors[0].shape)]))}  # fmt: skip
+    outputs = changes.pop("outputs", tuple(t for t in targets if t not in read))
+    free: dict[str, sp.Symbol] = {}
+    known = {s.name for s in scalars}
+    for tensor in tensors:
+        for extent in tensor.shape:
+            free.update({s.name: s for s in extent.free_symbols if s.name not in known})
+    sizes = tuple(free[n] for n in sorted(free))
+    return verify(Program(name, sizes, scalars, inputs, outputs, tensors, equations, **changes))
+
+
+def layernorm() -> Program:
+    x, g, bias = Tensor("x0", (N, D)), Tensor("x1", (D,)), Tensor("x2", (D,))
+    mean, rstd, y = Tensor("v0", (N,)), Tensor("v1", (N,)), Tensor("v2", (N, D))
+    square = Tensor("v3", (N,))
+    eps = Scalar("c0", "real", 1e-5)
+    return program(
+        "layernorm", (x, g, bias, mean, square, rstd, y),
+        Equation("v0", (i,), (Term(x[i, b] / D, (b,), in_range(b, D)),)),
+        Equation("v3", (i,), (Term((x[i, b] - mean[i,]) ** 2 / D, (b,), in_range(b, D)),)),
+        scalar_map("v1", 1, (square[i,] + eps.symbol) ** HALF),
+        scalar_map("v2", 2, g[j,] * (x[i, j] - mean[i,]) * rstd[i,] + bias[j,]),
+        scalars=(eps,),
+    )  # fmt: skip
+
+
+def softmax() -> Program:
+    x, top, y, z, p = (Tensor("x0", (N, D)), Tensor("v0", (N,)), Tensor("v1", (N, D)), Tensor("v2", (N,)),
+                       Tensor("v3", (N, D)))  # fmt: skip
+    return program(
+        "softmax", (x, top, y, z, p),
+        Equation("v0", (i,), (Term(x[i, b], (b,), in_range(b, D)),), "max"),
+        scalar_map("v1", 2, sp.exp(x[i, j] - top[i,])),
+        Equation("v2", (i,), (Term(y[i, b], (b,), in_range(b, D)),)),
+        scalar_map("v3", 2, y[i, j] / z[i,]),
+    )  # fmt: skip
+
+
+def convolution() -> Program:
+    """y[n,h] = Σ_{c,r} x[n,c,S*h + r - P] w[c,r]: strided, padded, S and P unknown until the call."""
+    s, p = Scalar("c0", "int64", 2), Scalar("c1", "int64", 1)
+    length = sp.floor((H + 2 * p.symbol - K) / s.symbol) + 1
+    x, w, y = Tensor("x0", (N, D, H)), Tensor("x1", (D, K)), Tensor("v0", (N, length))
+    at = s.symbol * j + c - p.symbol
+    domain = (*in_range(b, D), *in_range(c, K), *in_range(at, H))
+    return program(
+        "convolution", (x, w, y), Equation("v0", (i, j), (Term(x[i, b, at] * w[b, c], (b, c), domain),)), scalars=(s, p)
+    )
+
+
+def embedding() -> Program:
+    ids, table, y = Tensor("x0", (N,), "int64"), Tensor("x1", (K, D)), Tensor("v0", (N, D))
+    return program("embedding", (ids, table, y), scalar_map("v0", 2, table[ids[i,], j]))
+
+
+def attention() -> Program:
+    """Causal attention: scores, a row maximum, exponentials, their sum, the output."""
+    q, key, v = Tensor("x0", (N, D, H)), Tensor("x1", (N, D, H)), Tensor("x2", (N, D, H))
+    s, top, x, z, p, y = (Tensor("v0", (N, D, D)), Tensor("v1", (N, D)), Tensor("v2", (N, D, D)), Tensor("v3", (N, D)),
+                          Tensor("v4", (N, D, D)), Tensor("v5", (N, D, H)))  # fmt: skip
+    causal = (at_least(b, 0), at_least(j, b))
+    seen = (at_least(j, k),)
+    return program(
+        "attention", (q, key, v, s, top, x, z, p, y),
+        Equation("v0", (i, j, k), (Term(q[i, j, b] * key[i, k, b] * H**HALF, (b,), in_range(b, H)),)),
+        Equation("v1", (i, j), (Term(s[i, j, b], (b,), causal),), "max"),
+        Equation("v2", (i, j, k), (Term(sp.exp(s[i, j, k] - top[i, j]), (), seen),)),
+        Equation("v3", (i, j), (Term(x[i, j, b], (b,), causal),)),
+        Equation("v4", (i, j, k), (Term(x[i, j, k] / z[i, j], (), seen),)),
+        Equation("v5", (i, j, k), (Term(p[i, j, b] * v[i, b, k], (b,), causal),)),
+    )  # fmt: skip
+
+
+def gates() -> Program:
+    """Two halves of an axis, and a product of them: y[n,h] = z[n,h] z[n,h+H]."""
+    z, y = Tensor("x0", (N, 2 * H)), Tensor("v0", (N, H))
+    return program("gates", (z, y), scalar_map("v0", 2, z[i, j] * sp.tanh(z[i, j + H])))
+
+
+def parity() -> Program:
+    """Pieces by parity: y[n,2k] = x[n,2k+1], y[n,2k+1] = -x[n,2k]."""
+    x, y = Tensor("x0", (N, 2 * D)), Tensor("v0", (N, 2 * D))
+    even = Term(x[i, 2 * b + 1], (b,), (*in_range(b, D), equal(j, 2 * b)))
+    odd = Term(-x[i, 2 * b], (b,), (*in_range(b, D), equal(j, 2 * b + 1)))
+    return program("parity", (x, y), Equation("v0", (i, j), (even, odd)))
+
+
+def groups() -> Program:
+    """Sums over groups of an axis, and their effect: y[n,c] = x[n,c] - Σ_k x[n, g K + k] where c = g K + r."""
+    x, m, y = Tensor("x0", (N, D * K)), Tensor("v0", (N, D)), Tensor("v1", (N, D * K))
+    term = Term(
+        x[i, b * K + c] - m[i, b], (b, c), (*in_range(b, D), *in_range(c, K), equal(j, b * K + c))
+    )  # fmt: skip
+    return program(
+        "groups", (x, m, y),
+        Equation("v0", (i, j), (Term(x[i, j * K + b], (b,), in_range(b, K)),)),
+        Equation("v1", (i, j), (term,)),
+    )  # fmt: skip
+
+
+def pooling() -> Program:
+    """Overlapping windows: y[n,h] = max_r x[n, 2h + r], and where the maximum is."""
+    length = sp.floor((H - 3) / 2) + 1
+    x, y, at = Tensor("x0", (N, H)), Tensor("v0", (N, length)), Tensor("v1", (N, length), "int64")
+    window = (Term(x[i, 2 * j + b], (b,), in_range(b, sp.Integer(3))),)
+    return program(
+        "pooling", (x, y, at), Equation("v0", (i, j), window, "max"), Equation("v1", (i, j), window, "argmax")
+    )
+
+
+def batchnorm() -> Program:
+    x, m, y = Tensor("x0", (N, D, H)), Tensor("v0", (D,)), Tensor("v1", (N, D, H))
+    domain = (*in_range(b, N), *in_range(c, H))
+    return program(
+        "batchnorm", (x, m, y),
+        Equation("v0", (i,), (Term(x[b, i, c], (b, c), domain),)),
+        scalar_map("v1", 3, x[i, j, k] - m[j,]),
+    )  # fmt: skip
+
+
+def dense() -> Program:
+    """Linear, bias and an activation, as one sum of terms and a map."""
+    x, w, bias, h, y = (
+        Tensor("x0", (N, D)),
+        Tensor("x1", (H, D)),
+        Tensor("x2", (H,)),
+        Tensor("v0", (N, H)),
+        Tensor("v1", (N, H)),
+    )
+    return program(
+        "dense", (x, w, bias, h, y),
+        Equation("v0", (i, j), (Term(bias[j,]), Term(x[i, b] * w[j, b], (b,), in_range(b, D)))),
+        scalar_map("v1", 2, h[i, j] * (1 + sp.erf(h[i, j] * 2**HALF)) / 2),
+    )  # fmt: skip
+
+
+def one_hot() -> Program:
+    """p[n,c] - [labels[n] = c], and the loss's pieces."""
+    x, labels, y = Tensor("x0", (N, D)), Tensor("x1", (N,), "int64"), Tensor("v0", (N, D))
+    hit = Term(sp.S.NegativeOne, (), (equal(labels[i,], j),))
+    return program("one_hot", (x, labels, y), Equation("v0", (i, j), (Term(x[i, j]), hit)))
+
+
+def diagonal() -> Program:
+    x, y, z = Tensor("x0", (N, N)), Tensor("v0", (N,)), Tensor("v1", ())
+    return program(
+        "diagonal", (x, y, z), scalar_map("v0", 1, x[i, i] ** 3),
+        Equation("v1", (), (Term(x[b, c] ** 2, (b, c), (*in_range(b, N), *in_range(c, b + 1))),)),
+    )  # fmt: skip
+
+
+FORWARD = (
+    layernorm,
+    softmax,
+    convolution,
+    embedding,
+    attention,
+    gates,
+    parity,
+    groups,
+    pooling,
+    batchnorm,
+    dense,
+    one_hot,
+    diagonal,
+)
+SMOOTH = tuple(one for one in FORWARD if one is not one_hot)
+SIZES = {"s0": (0, 1, 3, 5, 70), "s1": (1, 2, 4, 7, 9), "s2": (6, 5, 8, 3, 7), "s3": (3, 4, 2, 5, 3)}
+
+
+@pytest.fixture(scope="module")
+def programs() -> dict[str, Program]:
+    found = {make.__name__: make() for make in FORWARD}
+    found.update({f"{make.__name__}_vjp": vjp(make()) for make in SMOOTH})
+    return found
+
+
+@pytest.fixture(scope="module")
+def module(programs: dict[str, Program]) -> Any:
+    return built("loops_under_test", programs)
+
+
+@pytest.mark.parametrize("case", range(5))
+@pytest.mark.parametrize("key", [*(m.__name__ for m in FORWARD), *(f"{m.__name__}_vjp" for m in SMOOTH)])
+def test_a_kernel_computes_its_program(programs: dict[str, Program], module: Any, key: str, case: int) -> None:
+    chosen = programs[key]
+    sizes = {s.name: SIZES[s.name][case] for s in chosen.sizes}
+    check(module, key, chosen, sizes, ids=sizes.get("s3", 1) if key.startswith("embedding") else sizes.get("s1", 1))
+
+
+@pytest.mark.parametrize(("size", "inner"), [(200, 67), (33, 300)])
+def test_tiles_and_partial_sums_agree_beyond_one_block(
+    programs: dict[str, Program], module: Any, size: int, inner: int
+) -> None:
+    for key in ("layernorm_vjp", "dense", "dense_vjp", "embedding_vjp", "batchnorm", "softmax"):
+        chosen = programs[key]
+        values = {"s0": size, "s1": inner, "s2": 5, "s3": 4}
+        check(module, key, chosen, {s.name: values[s.name] for s in chosen.sizes}, ids=4)
+
+
+def test_causal_attention_beyond_one_tile(programs: dict[str, Program], module: Any) -> None:
+    for key in ("attention", "attention_vjp"):
+        check(module, key, programs[key], {"s0": 2, "s1": 67, "s2": 3})
+
+
+@pytest.mark.parametrize("stride", [1, 2, 3])
+@pytest.mark.parametrize("padding", [0, 1, 2])
+def test_strides_and_padding_of_a_convolution(
+    programs: dict[str, Program], module: Any, stride: int, padding: int
+) -> None:
+    for key in ("convolution", "convolution_vjp"):
+        sizes = {"s0": 2, "s1": 3, "s2": 9, "s3": 3}
+        chosen = programs[key]
+        given = {"c0": stride, "c1": padding}
+        arrays = sample(
+            replace(chosen, scalars=tuple(replace(s, default=given[s.name]) for s in chosen.scalars)), sizes
+        )
+        check(module, key, chosen, sizes, scalars=given, arrays=arrays)
+
+
+def test_an_output_that_is_not_wanted_changes_nothing_else(programs: dict[str, Program], module: Any) -> None:
+    chosen = programs["layernorm_vjp"]
+    sizes = {"s0": 50, "s1": 9}
+    arrays = sample(chosen, sizes)
+    whole = run(module, "layernorm_vjp", chosen, arrays, sizes)
+    for name in chosen.outputs:
+        alone = run(module, "layernorm_vjp", chosen, arrays, sizes, wanted=(name,))
+        np.testing.assert_allclose(alone[name], whole[name], rtol=1e-13)
+    assert run(module, "layernorm_vjp", chosen, arrays, sizes, wanted=()) == {}
+
+
+def test_an_unwanted_output_that_others_read_is_computed_aside(module: Any, programs: dict[str, Program]) -> None:
+    chosen = programs["softmax"]
+    kept = replace(chosen, outputs=("v2", "v3"))
+    aside = built("aside_under_test", {"softmax": kept}, ("f64",))
+    sizes = {"s0": 5, "s1": 4}
+    arrays = sample(kept, sizes)
+    whole = run(aside, "softmax", kept, arrays, sizes)
+    alone = run(aside, "softmax", kept, arrays, sizes, wanted=("v3",))
+    assert np.array_equal(whole["v3"], alone["v3"])
+
+
+def test_names_of_any_kind_become_c_names() -> None:
+    labels = Labels(
+        {"x0": "class", "x1": "größe", "x2": "λ", "s0": "int", "s1": "for", "c0": "restrict", "v2": "y\n*/"}
+    )
+    text = emit_kernel(lower(replace(layernorm(), labels=labels)), "forward", "f32")
+    assert "class_" in text and "grosse" not in text and "lambda" in text and "int_" in text and "for_" in text
+    assert "*/" not in text
+    assert text.isascii() or all(ord(ch) < 128 for line in text.splitlines() for ch in line.split("#")[0])
+
+
+def test_labels_change_names_only() -> None:
+    plain = emit_kernel(lower(layernorm()), "forward", "f64")
+    other = emit_kernel(lower(replace(layernorm(), labels=Labels({"x0": "alpha", "v1": "omega"}))), "forward", "f64")
+    strip = lambda text: [line.split("#")[0].rstrip() for line in text.splitlines()]  # noqa: E731
+    assert [s.replace("alpha", "x0").replace("omega", "v1") for s in strip(other)] == strip(plain)
+
+
+def test_float32_arithmetic_is_not_widened() -> None:
+    text = emit_kernel(lower(dense()), "forward", "f32")
+    assert "double" not in text
+    assert "<float>" in text and "jc_erf_f32" in text

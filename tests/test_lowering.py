@@ -1,0 +1,170 @@
+"""Lowering: what the loop IR of a program looks like, and that it does not depend on hash seeds or labels."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import sympy as sp
+import test_emit_loops as cases
+
+from jaccomp.calculus.vjp import vjp
+from jaccomp.errors import StageError
+from jaccomp.lowering import lower
+from jaccomp.lowering.affine import bounds_of, flat_offset, is_mixed_radix, slope
+from jaccomp.lowering.ir import (
+    CeilDiv,
+    Contract,
+    FloorDiv,
+    Kernel,
+    Loop,
+    LowerBound,
+    Scatter,
+    UpperBound,
+    verify,
+    walk,
+)
+from jaccomp.lowering.solve import statements
+from jaccomp.notation import Access
+from jaccomp.program import AXES, Constraint, Program, bound_symbol, size_symbol
+
+N, D, H = (size_symbol(f"s{k}") for k in range(3))
+i, j = AXES[:2]
+b, c = bound_symbol(0), bound_symbol(1)
+
+
+def products(kernel: Kernel) -> list[Contract]:
+    return [n for f in kernel.functions for n in walk(f.body) if isinstance(n, Contract)]
+
+
+def scratch(kernel: Kernel) -> dict[str, tuple[sp.Expr, ...]]:
+    return {x.name: x.shape for f in kernel.functions for x in f.scratch}
+
+
+def test_bounds_come_from_coefficients_of_any_sign() -> None:
+    assert bounds_of(i, [Constraint(i - b)]) == ((b,), ())
+    assert bounds_of(i, [Constraint(N - 1 - i)]) == ((), (N,))
+    assert bounds_of(i, [Constraint(2 * i - b)]) == ((CeilDiv(b, 2),), ())
+    assert bounds_of(i, [Constraint(b - 2 * i)]) == ((), (FloorDiv(b, 2) + 1,))
+    s = sp.Symbol("c0", integer=True)
+    assert bounds_of(i, [Constraint(b - s * i)]) == ((LowerBound(-s, b),), (UpperBound(-s, b),))
+
+
+def test_slopes_are_of_affine_expressions_only() -> None:
+    assert slope(D * i + j + 2, i) == D
+    assert slope(Access(sp.Symbol("x0", integer=True), i) + j, i) is None
+    assert slope(i**2, i) is None
+    assert slope(i * j, i) == j
+    assert flat_offset((i, j), (N, D)) == D * i + j
+
+
+def test_mixed_radix_is_injective_on_its_box() -> None:
+    boxes = {b: (sp.S.Zero, N), c: (sp.S.Zero, D)}
+    assert is_mixed_radix(b * D + c, (b, c), boxes)
+    assert not is_mixed_radix(b * H + c, (b, c), boxes)
+    assert not is_mixed_radix(b + c, (b, c), boxes)
+    assert is_mixed_radix(2 * b, (b,), boxes)
+
+
+def test_layer_norm_is_one_loop_over_rows_with_scalars() -> None:
+    kernel = lower(cases.layernorm())
+    (nest,) = kernel.functions
+    assert [loop.upper for loop in nest.parallel] == [(N,)]
+    assert kernel.temporaries == ()
+    assert all(shape == () for shape in scratch(kernel).values())
+
+
+def test_the_vjp_of_layer_norm_reduces_over_rows_in_blocks_and_keeps_no_full_temporary() -> None:
+    kernel = lower(vjp(cases.layernorm()))
+    assert kernel.temporaries == ()
+    rows = kernel.functions[-1]
+    assert {p.target for p in rows.partials} == {"ct_x1", "ct_x2"}
+    assert all(shape in ((), (D,)) for shape in scratch(kernel).values())
+
+
+def test_batch_norm_takes_its_channels_outermost() -> None:
+    (nest,) = lower(cases.batchnorm()).functions
+    assert nest.parallel[0].upper == (D,)
+
+
+def test_attention_contracts_its_scores_to_tiles() -> None:
+    kernel = lower(cases.attention())
+    assert len(products(kernel)) == 2
+    assert kernel.temporaries == ()
+    assert all(shape == () or shape == (D,) or shape[0].is_Integer for shape in scratch(kernel).values())
+
+
+def test_the_weights_of_a_dense_layer_are_reduced_by_their_owner() -> None:
+    kernel = lower(vjp(cases.dense()))
+    assert {n.target.name for n in products(kernel)} >= {"ct_x0", "ct_x1"}
+    assert all("ct_x1" not in {p.target for p in f.partials} for f in kernel.functions)
+
+
+def test_an_activation_follows_its_product_tile_by_tile() -> None:
+    (nest,) = lower(cases.dense()).functions
+    assert nest.parallel[-1].mode == "tile"
+    assert any(isinstance(n, Contract) for n in walk(nest.body))
+
+
+def test_a_scatter_runs_in_parallel_only_over_bare_axes() -> None:
+    kernel = lower(vjp(cases.embedding()))
+    nest = next(f for f in kernel.functions if any(isinstance(n, Scatter) for n in walk(f.body)))
+    assert [loop.upper for loop in nest.parallel] == [(D,)]
+
+
+def test_a_strided_convolution_bounds_its_loops_when_it_runs() -> None:
+    kernel = lower(vjp(cases.convolution()))
+    loops = [n for f in kernel.functions for n in walk(f.body) if isinstance(n, Loop)]
+    assert any(isinstance(e, LowerBound) for loop in loops for e in loop.lower)
+
+
+def test_pieces_that_partition_the_target_are_not_zeroed_first() -> None:
+    made, _ = statements(cases.parity())
+    assert [s.action for s in made] == ["assign", "assign"]
+
+
+def test_a_one_hot_is_stored_at_its_position() -> None:
+    made, _ = statements(cases.one_hot())
+    assert made[-1].action == "accumulate" and made[-1].target.has(Access)
+    assert len(made[-1].loops) == 1
+
+
+def test_a_kernel_prints_as_loops() -> None:
+    text = str(lower(cases.softmax()))
+    assert text.splitlines()[0] == "kernel softmax(x0) -> v3"
+    assert "parallel" in text and "sum=" in text
+
+
+def test_a_kernel_with_an_undeclared_buffer_is_refused() -> None:
+    kernel = lower(cases.gates())
+    with pytest.raises(StageError, match="not declared"):
+        verify(replace(kernel, buffers=()))
+
+
+@pytest.mark.parametrize("make", [cases.layernorm, cases.attention, cases.groups], ids=lambda m: m.__name__)
+def test_the_ir_and_the_text_are_the_same_under_every_hash_seed(make: Callable[[], Program]) -> None:
+    code = (
+        "import test_emit_loops as cases\n"
+        "from jaccomp.calculus.vjp import vjp\n"
+        "from jaccomp.emit.loops import emit_kernel\n"
+        "from jaccomp.lowering import lower\n"
+        f"program = cases.{make.__name__}()\n"
+        "for one in (program, vjp(program)):\n"
+        "    kernel = lower(one)\n"
+        "    print(kernel, emit_kernel(kernel, 'k', 'f32'))\n"
+    )
+    here = Path(__file__).parent
+    outputs = set()
+    for seed in ("0", "1", "77"):
+        path = os.pathsep.join([str(here), str(here.parent)])
+        done = subprocess.run(
+            [sys.executable, "-c", code], env={**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": path},
+            capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        outputs.add(done.stdout)
+    assert len(outputs) == 1
