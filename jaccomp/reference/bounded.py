@@ -9,10 +9,11 @@ as they are written, in any order of summation, in arithmetic of unit roundoff e
     a · b    m = |a| m_b + m_a |b|                      dm = |a| dm_b + m_a |d_b| + |b| dm_a + m_b |d_a|
     f(a)     m = |f| + |f'| m_a                         dm = |f'| dm_a + |f''| m_a |d_a|
 
-A sum over an index has the sum of the magnitudes, whatever its terms cancel to; a product or a choice follows from
-these lines. Where f' is customarily computed from the rounded value of f (tanh' = 1 - f², sigmoid' = f (1 - f),
-exp' = f), that rounding moves it by |f''/f'| |f|, which joins dm: the terms of `1 - f²` are 1 and f², also where they
-cancel.
+A product and a function may also underflow, which costs as much as an m of the smallest normal number, 2⁻¹⁰²² (Higham,
+"Accuracy and Stability of Numerical Algorithms", equation 2.8). A sum over an index has the sum of the magnitudes,
+whatever its terms cancel to; a product or a choice follows from these lines. Where f' is customarily computed from the
+rounded value of f (tanh' = 1 - f², sigmoid' = f (1 - f), exp' = f), that rounding moves it by |f''/f'| |f|, which joins
+dm: the terms of `1 - f²` are 1 and f², also where they cancel.
 
 f' is the complex step through `scalars.py`, f'' its central difference: no table of derivatives is read.
 """
@@ -23,6 +24,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import mpmath
 import numpy as np
 import sympy as sp
 
@@ -34,6 +36,7 @@ from jaccomp.reference.scalars import Array
 PIECEWISE_LINEAR = (sp.Abs, sp.sign, sp.floor, sp.ceiling, fn.Step, fn.HalfStep, fn.Finite)
 OF_ITS_VALUE = (sp.tanh, sp.tan, sp.exp, fn.Expm1, fn.Sigmoid)
 NEAR = 2.0**-12
+LEAST = 2.0**-1022
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,9 +65,16 @@ def slope(function: Callable[[Array], Array], v: Array) -> Array:
 
 
 def curvature(function: Callable[[Array], Array], v: Array) -> Array:
-    """|f''(v)| to a few digits, by the difference of the slopes on both sides."""
-    away = abs(v) * NEAR + NEAR * NEAR
-    return np.asarray(abs(slope(function, v + away) - slope(function, v - away)) / (2 * away))
+    """|f''(v)| to a few digits: the difference of the slopes on both sides, near by and further off."""
+    size = np.asarray(abs(v))
+    near = [_bend(function, v, np.asarray(away)) for away in (size * NEAR, size * NEAR + NEAR * NEAR)]
+    return np.where(np.asarray(near[0] > near[1], dtype=bool), *near)
+
+
+def _bend(function: Callable[[Array], Array], v: Array, away: Array) -> Array:
+    moved = np.where(np.asarray(away == 0, dtype=bool), scalars.number(1, away.dtype), away)
+    rise = np.where(np.asarray(away == 0, dtype=bool), 0, slope(function, v + away) - slope(function, v - away))
+    return _clean(np.asarray(abs(rise) / (2 * moved)))
 
 
 def _clean(value: Array) -> Array:
@@ -86,6 +96,7 @@ class Bounded:
     def __init__(self, dtype: Any) -> None:
         self.dtype: np.dtype[Any] = np.dtype(dtype)
         self.zero = scalars.number(0, self.dtype)
+        self.least = scalars.number(mpmath.mpf(LEAST) if self.dtype == np.dtype(object) else LEAST, self.dtype)
 
     def lift(self, v: Array) -> Value:
         """A constant: one rounding, no derivative."""
@@ -135,7 +146,7 @@ class Bounded:
     def multiply(self, a: Value, b: Value) -> Value:
         x, y = abs(a.v), abs(b.v)
         dm = _times(x, b.dm) + _times(a.m, abs(b.d)) + _times(y, a.dm) + _times(b.m, abs(a.d))
-        return Value(a.v * b.v, _times(x, b.m) + _times(a.m, y), a.v * b.d + a.d * b.v, dm)
+        return Value(a.v * b.v, _times(x, b.m) + _times(a.m, y) + self.least, a.v * b.d + a.d * b.v, dm)
 
     def negate(self, a: Value) -> Value:
         return Value(-a.v, a.m, -a.d, a.dm)
@@ -150,7 +161,7 @@ class Bounded:
             steep = np.asarray(size > 0, dtype=bool)
             back = np.where(steep, f2 / np.where(steep, size, scalars.number(1, self.dtype)), f2)
             dm = dm + _times(_times(back, abs(v)), abs(a.d))
-        return Value(v, abs(v) + _times(size, a.m), f1 * a.d, dm)
+        return Value(v, abs(v) + _times(size, a.m) + self.least, f1 * a.d, dm)
 
     def whole_power(self, a: Value, exponent: int) -> Value:
         return self.unary(lambda z: scalars.whole_power(z, exponent), a, exponent in (0, 1), False)
