@@ -18,9 +18,13 @@
 #ifdef _OPENMP
 #include <omp.h>
 #endif
-#if defined(__GNUC__) && !defined(__clang__)     /* nothing here is worth the half second that -O3 would take over it */
+/* Nothing here is worth the half second that -O3 would take over it; what only errors and rare calls need, no optimising at all. */
+#if defined(__GNUC__) && !defined(__clang__)
 #pragma GCC push_options
 #pragma GCC optimize ("Og")
+#define JC_COLD __attribute__((cold, noinline, optimize("O0")))
+#else
+#define JC_COLD
 #endif
 
 #define JC_DIMS 64                               /* NumPy's limit on axes */
@@ -117,7 +121,7 @@ static void jc_close(jc_call *k) {
 /* ------------------------------------------------------------------------------------------------------------------- errors */
 
 /* Raise `what: message` and return -1. */
-static int jc_fail(PyObject *type, const jc_call *k, const char *format, ...) {
+JC_COLD static int jc_fail(PyObject *type, const jc_call *k, const char *format, ...) {
     va_list values;
     va_start(values, format);
     PyObject *message = PyUnicode_FromFormatV(format, values);
@@ -128,12 +132,12 @@ static int jc_fail(PyObject *type, const jc_call *k, const char *format, ...) {
 }
 
 /* "ndarray" */
-static const char *jc_type_name(PyObject *value) {
+JC_COLD static const char *jc_type_name(PyObject *value) {
     const char *name = Py_TYPE(value)->tp_name, *dot = strrchr(name, '.');
     return dot ? dot + 1 : name;
 }
 
-static PyObject *jc_tuple(int nd, const npy_intp *dims) {
+JC_COLD static PyObject *jc_tuple(int nd, const npy_intp *dims) {
     PyObject *result = PyTuple_New(nd);
     for (int d = 0; result && d < nd; ++d) {
         PyObject *one = PyLong_FromSsize_t(dims[d]);
@@ -144,7 +148,7 @@ static PyObject *jc_tuple(int nd, const npy_intp *dims) {
 }
 
 /* "x", "ct_y", "t_x" */
-static PyObject *jc_label(int side, int t) {
+JC_COLD static PyObject *jc_label(int side, int t) {
     static const char *const marks[] = {"", "ct_", "t_"};
     return PyUnicode_FromFormat("%s%s", marks[side], jc_tensors[t].name);
 }
@@ -156,7 +160,7 @@ static int jc_first_axis(const jc_call *k, int side, int t, int axis, int *count
 }
 
 /* "64 in x (8, 64), axis 1": the value that an axis of an argument has. */
-static PyObject *jc_seen(const jc_call *k, int side, int t, int axis) {
+JC_COLD static PyObject *jc_seen(const jc_call *k, int side, int t, int axis) {
     int count, first = jc_first_axis(k, side, t, axis, &count);
     PyObject *label = jc_label(side, t), *shape = jc_tuple(k->nd[side][t], k->dims[side][t]), *value, *result = NULL;
     value = count == 1 ? PyLong_FromSsize_t(k->dims[side][t][first]) : jc_tuple(count, k->dims[side][t] + first);
@@ -170,7 +174,7 @@ static PyObject *jc_seen(const jc_call *k, int side, int t, int axis) {
 }
 
 /* What bound a size. */
-static PyObject *jc_bound(const jc_call *k, int size) {
+JC_COLD static PyObject *jc_bound(const jc_call *k, int size) {
     int from = k->origin[size];
     if (from >= 0) return jc_seen(k, from / JC_TENSORS, from % JC_TENSORS, k->origin_axis[size]);
     PyObject *value = jc_any_of[size] >= 0 ? jc_tuple(k->s.leads[jc_any_of[size]], k->s.lead[jc_any_of[size]])
@@ -180,7 +184,7 @@ static PyObject *jc_bound(const jc_call *k, int size) {
     return result;
 }
 
-static const char *jc_code_text(int code) {
+JC_COLD static const char *jc_code_text(int code) {
     if (code < JC_SIZES) return jc_size_names[code];
     for (int i = 0; i < JC_SCALARS; ++i)
         if (jc_scalars[i].integer && JC_SIZES + jc_scalars[i].at == code) return jc_scalars[i].name;
@@ -197,7 +201,7 @@ static inline jc_wide jc_value(const jc_call *k, int code, int *bad) {
 }
 
 /* " (H is 3 in c (4, 3), axis 1)": the sizes that an expression is made of, or "". */
-static PyObject *jc_because(const jc_call *k, uint64_t needs) {
+JC_COLD static PyObject *jc_because(const jc_call *k, uint64_t needs) {
     PyObject *text = PyUnicode_FromString("");
     int first = 1;
     for (int s = 0; text && s < JC_SIZES; ++s) {
@@ -239,7 +243,7 @@ static int jc_parse(const jc_call *k, uint64_t options, int positional, PyObject
 }
 
 /* The int that a keyword holds, in low..high. */
-static int jc_whole(const jc_call *k, const char *name, PyObject *value, Py_ssize_t low, Py_ssize_t high, Py_ssize_t *result) {
+JC_COLD static int jc_whole(const jc_call *k, const char *name, PyObject *value, Py_ssize_t low, Py_ssize_t high, Py_ssize_t *result) {
     PyObject *whole = PyBool_Check(value) ? NULL : PyNumber_Index(value);
     if (!whole) {
         PyErr_Clear();
@@ -255,25 +259,24 @@ static int jc_whole(const jc_call *k, const char *name, PyObject *value, Py_ssiz
 }
 
 static int jc_threads(jc_call *k, PyObject *value) {
-    Py_ssize_t threads = 1;
-    int most = 64;
+    k->s.threads = 1;
 #ifdef _OPENMP
-    threads = omp_get_max_threads();
-    if (4 * omp_get_num_procs() > most) most = 4 * omp_get_num_procs();
+    k->s.threads = omp_get_max_threads();
 #endif
-    if (value && value != Py_None) {
-        if (PyBool_Check(value) || !PyIndex_Check(value))
-            return jc_fail(PyExc_TypeError, k, "threads is %R (%s), but it must be an int >= 1, or None.", value, jc_type_name(value));
-        PyObject *whole = PyNumber_Index(value);
-        if (!whole) return -1;
-        int over;
-        threads = (Py_ssize_t)PyLong_AsLongLongAndOverflow(whole, &over);
-        Py_DECREF(whole);
-        if (over > 0) threads = most;
-        if (over < 0 || threads < 1) return jc_fail(PyExc_ValueError, k, "threads is %R, but it must be an int >= 1, or None.", value);
-        if (threads > most) threads = most;      /* more of them than this could only fail to start */
-    }
-    k->s.threads = (int)threads;
+    if (!value || value == Py_None) return 0;
+    if (PyBool_Check(value) || !PyIndex_Check(value))
+        return jc_fail(PyExc_TypeError, k, "threads is %R (%s), but it must be an int >= 1, or None.", value, jc_type_name(value));
+    PyObject *whole = PyNumber_Index(value);
+    if (!whole) return -1;
+    int over, most = 64;                         /* more threads than this could only fail to start */
+    long long threads = PyLong_AsLongLongAndOverflow(whole, &over);
+    Py_DECREF(whole);
+    if (over < 0 || (!over && threads < 1))
+        return jc_fail(PyExc_ValueError, k, "threads is %R, but it must be an int >= 1, or None.", value);
+#ifdef _OPENMP
+    if ((over || threads > most) && 4 * omp_get_num_procs() > most) most = 4 * omp_get_num_procs();
+#endif
+    k->s.threads = over || threads > most ? most : (int)threads;
     return 0;
 }
 
@@ -452,14 +455,14 @@ static int jc_same_lead(const jc_call *k, int any, int count, const npy_intp *di
     return 1;
 }
 
-static int jc_conflict(const jc_call *k, int size, int side, int t, int axis) {
+JC_COLD static int jc_conflict(const jc_call *k, int size, int side, int t, int axis) {
     PyObject *bound = jc_bound(k, size), *seen = jc_seen(k, side, t, axis);
     if (bound && seen) jc_fail(PyExc_ValueError, k, "%s is %U, but %U.", jc_size_names[size], bound, seen);
     Py_XDECREF(bound); Py_XDECREF(seen);
     return -1;
 }
 
-static int jc_wrong_rank(const jc_call *k, int side, int t) {
+JC_COLD static int jc_wrong_rank(const jc_call *k, int side, int t) {
     PyObject *label = jc_label(side, t), *shape = jc_tuple(k->nd[side][t], k->dims[side][t]);
     int rank = jc_tensors[t].rank - (jc_tensors[t].any >= 0);
     if (label && shape)
@@ -497,7 +500,7 @@ static int jc_bind_bare(jc_call *k, int side, int t) {
 }
 
 /* Solve axes whose extent is linear in one unknown size; the number solved, or -1. */
-static int jc_solve(jc_call *k, int side, int t) {
+JC_COLD static int jc_solve(jc_call *k, int side, int t) {
     const jc_tensor *one = &jc_tensors[t];
     int solved = 0;
     for (int axis = 0; axis < one->rank; ++axis)
@@ -547,7 +550,7 @@ static int jc_check_extents(const jc_call *k, int side, int t) {
     return 0;
 }
 
-static int jc_unknown(const jc_call *k, uint64_t unknown) {
+JC_COLD static int jc_unknown(const jc_call *k, uint64_t unknown) {
     int s = 0;
     while (!(unknown >> s & 1)) ++s;
     return jc_fail(PyExc_TypeError, k, "no argument determines the size %s. Pass it by keyword: %s=...", jc_size_names[s], jc_size_names[s]);
@@ -679,12 +682,12 @@ static int jc_check_indices(const jc_call *k, const jc_program *p, uint64_t read
    does. Counted under the GIL, so that concurrent calls set the process-wide thread count once and restore it once. */
 static int jc_blas_calls, jc_blas_before;
 
-static void *jc_capsule(PyObject *table, const char *name) {
+JC_COLD static void *jc_capsule(PyObject *table, const char *name) {
     PyObject *capsule = PyDict_GetItemString(table, name);
     return capsule ? PyCapsule_GetPointer(capsule, PyCapsule_GetName(capsule)) : NULL;
 }
 
-static int jc_blas_find(void) {
+JC_COLD static int jc_blas_find(void) {
     PyObject *module = PyImport_ImportModule("scipy.linalg.cython_blas"), *table = NULL;
     if (module) table = PyObject_GetAttrString(module, "__pyx_capi__");
     if (table) {
@@ -747,7 +750,7 @@ static PyArrayObject *jc_new(const jc_call *k, int t, int zero) {
     return (PyArrayObject *)(zero ? PyArray_ZEROS(nd, dims, jc_dtype(k, t), 0) : PyArray_EMPTY(nd, dims, jc_dtype(k, t), 0));
 }
 
-static void jc_span(PyArrayObject *a, const char **low, const char **high) {
+JC_COLD static void jc_span(PyArrayObject *a, const char **low, const char **high) {
     *low = PyArray_BYTES(a);
     *high = *low + PyArray_ITEMSIZE(a);
     for (int d = 0; d < PyArray_NDIM(a); ++d) {
@@ -757,7 +760,7 @@ static void jc_span(PyArrayObject *a, const char **low, const char **high) {
 }
 
 /* May the two share an element? Bounds first; NumPy solves the rest, within limits beyond which the answer is yes. */
-static int jc_overlap(PyArrayObject *a, PyArrayObject *b) {
+JC_COLD static int jc_overlap(PyArrayObject *a, PyArrayObject *b) {
     if (PyArray_SIZE(a) == 0 || PyArray_SIZE(b) == 0) return 0;
     const char *low, *high, *other_low, *other_high;
     jc_span(a, &low, &high);
@@ -773,7 +776,7 @@ static int jc_overlap(PyArrayObject *a, PyArrayObject *b) {
 }
 
 /* Use the caller's array for a result, if it is what the result would be. */
-static int jc_use(const jc_call *k, const jc_slot *slot, PyObject *value, int program, jc_results *r, int at) {
+JC_COLD static int jc_use(const jc_call *k, const jc_slot *slot, PyObject *value, int program, jc_results *r, int at) {
     npy_intp dims[JC_DIMS];
     PyObject *label = jc_label(slot->side, slot->tensor), *want = NULL;
     PyArrayObject *a = (PyArrayObject *)value;
@@ -1066,7 +1069,7 @@ static int jc_cotangents(jc_call *k, PyObject *dy) {
 }
 
 /* Zeros for the arrays of a program that were left out. */
-static int jc_zeros(jc_call *k, int program, int side) {
+JC_COLD static int jc_zeros(jc_call *k, int program, int side) {
     const jc_program *p = &jc_programs[program];
     for (int i = 0; i < p->inputs; ++i) {
         const jc_slot *slot = &jc_slots[p->slots + i];
@@ -1247,7 +1250,7 @@ static PyObject *jc_vjp(PyObject *self, PyObject *const *args, Py_ssize_t n, PyO
 }
 
 /* One array for each input, in order: a tuple or list; of the only input also the array itself. */
-static int jc_each(const jc_call *k, const char *name, PyObject *value, PyObject **each) {
+JC_COLD static int jc_each(const jc_call *k, const char *name, PyObject *value, PyObject **each) {
     if (JC_INPUTS == 1 && !PyTuple_Check(value)) { each[0] = value; return 0; }
     if (!PyTuple_Check(value) && !PyList_Check(value))
         return jc_fail(PyExc_TypeError, k, "%s is a %s, but it must be a tuple with an entry for each input.", name, jc_type_name(value));
@@ -1289,7 +1292,7 @@ done:
 }
 
 /* Which tensor of first..first+count a name means; the only real one if it is left out. */
-static int jc_choose(const jc_call *k, const char *key, PyObject *name, int first, int count) {
+JC_COLD static int jc_choose(const jc_call *k, const char *key, PyObject *name, int first, int count) {
     int found = -1, real = 0;
     for (int t = first; t < first + count; ++t) {
         if (jc_tensors[t].integer) continue;
@@ -1311,7 +1314,7 @@ static int jc_choose(const jc_call *k, const char *key, PyObject *name, int firs
     return -1;
 }
 
-static Py_ssize_t jc_count(int nd, const npy_intp *dims) {
+JC_COLD static Py_ssize_t jc_count(int nd, const npy_intp *dims) {
     Py_ssize_t n = 1;
     for (int d = 0; d < nd; ++d)
         if (__builtin_mul_overflow(n, dims[d], &n)) return dims[d] == 0 ? 0 : PY_SSIZE_T_MAX;
@@ -1319,7 +1322,7 @@ static Py_ssize_t jc_count(int nd, const npy_intp *dims) {
 }
 
 /* The dense Jacobian, by the backward kernel on unit cotangents or by the tangent kernel on unit tangents, whichever runs less often. */
-static PyObject *jc_jacobian(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *names) {
+JC_COLD static PyObject *jc_jacobian(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *names) {
     (void)self;
     PyObject *values[JC_KEYS], *big = NULL;
     PyArrayObject *J = NULL, *unit = NULL;
@@ -1391,7 +1394,7 @@ done:
 }
 
 /* What the results and residuals would be shaped like, from shapes alone. */
-static PyObject *jc_shapes(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *names) {
+JC_COLD static PyObject *jc_shapes(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *names) {
     (void)self;
     PyObject *values[JC_KEYS], *result = NULL;
     npy_intp store[JC_INPUTS + 1][JC_DIMS];
@@ -1430,12 +1433,12 @@ static PyObject *jc_shapes(PyObject *self, PyObject *const *args, Py_ssize_t n, 
 
 /* ---------------------------------------------------------------------------------------------------------------- the module */
 
-static PyObject *jc_pullback_repr(PyObject *self) {
+JC_COLD static PyObject *jc_pullback_repr(PyObject *self) {
     (void)self;
     return PyUnicode_FromFormat("<pullback of %s>", jc_call_text);
 }
 
-static int jc_make_pullback_type(void) {
+JC_COLD static int jc_make_pullback_type(void) {
     static PyMemberDef members[] = {{"__vectorcalloffset__", T_PYSSIZET, offsetof(jc_pullback, call), READONLY, NULL}, {NULL, 0, 0, 0, NULL}};
     static PyType_Slot slots[] = {{Py_tp_call, (void *)PyVectorcall_Call}, {Py_tp_dealloc, (void *)jc_pullback_free},
                                   {Py_tp_members, members}, {Py_tp_repr, (void *)jc_pullback_repr}, {0, NULL}};
@@ -1446,7 +1449,7 @@ static int jc_make_pullback_type(void) {
 }
 
 /* A named tuple that can be pickled, with an instance dictionary. */
-static PyObject *jc_named_tuple(PyObject *globals, const char *name, PyObject *fields) {
+JC_COLD static PyObject *jc_named_tuple(PyObject *globals, const char *name, PyObject *fields) {
     PyObject *collections = PyImport_ImportModule("collections"), *base = NULL, *result = NULL;
     if (collections) base = PyObject_CallMethod(collections, "namedtuple", "sO", name, fields);
     if (base) result = PyObject_CallFunction((PyObject *)&PyType_Type, "s(O){sO}", name, base, "__module__", PyDict_GetItemString(globals, "__name__"));
@@ -1456,7 +1459,7 @@ static PyObject *jc_named_tuple(PyObject *globals, const char *name, PyObject *f
 }
 
 /* Put the layer's functions into the module; `docs` maps the name of each that there is to its docstring. */
-static int jc_frame(PyObject *globals, PyObject *docs) {
+JC_COLD static int jc_frame(PyObject *globals, PyObject *docs) {
     static PyMethodDef functions[] = {
         {"forward", (PyCFunction)(void (*)(void))jc_forward, METH_FASTCALL | METH_KEYWORDS, NULL},
         {"fwd", (PyCFunction)(void (*)(void))jc_fwd, METH_FASTCALL | METH_KEYWORDS, NULL},

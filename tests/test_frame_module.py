@@ -22,10 +22,10 @@ from jaccomp.emit.access_checks import corners, scans
 from jaccomp.emit.bundle import Bundle
 from jaccomp.emit.docs import literal
 from jaccomp.emit.module import emit_module, header
-from jaccomp.emit.signature import extent, signature, solutions
+from jaccomp.emit.signature import extent, required, signature, solutions
 from jaccomp.emit.tables import c_string, tables
 from jaccomp.errors import StageError
-from jaccomp.program import replace
+from jaccomp.program import Tensor, replace
 
 ROOT = Path(__file__).parent.parent
 
@@ -330,3 +330,10 @@ def test_both_backends_say_the_same_of_shapes(name: str) -> None:
         "linear": {"x": (3, 4), "W": (5, 4)},
     }[name]  # fmt: skip
     assert module(name).shapes(**given) == kernel(name).shapes(**given)
+
+
+def test_a_required_size_is_asked_for_once_if_it_determines_another() -> None:
+    G, J, N = (sp.Symbol(name, integer=True, nonnegative=True) for name in "GJN")
+    assert required([Tensor("x", (N, G * J))], (N, G, J)) == ("G",)
+    assert required([Tensor("x", (N, G * J)), Tensor("w", (J,))], (N, G, J)) == ()
+    assert required([Tensor("x", (N,))], (N, G, J)) == ("G", "J")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import reduce
 
 import sympy as sp
 
@@ -22,6 +21,7 @@ from jaccomp.binding import (
     Solution,
     TensorForm,
     Whole,
+    names,
 )
 from jaccomp.emit.access_checks import corners, scans
 from jaccomp.emit.bundle import ROLES, Bundle, Role
@@ -90,28 +90,25 @@ def solutions(shapes: Sequence[sp.Expr], sizes: Sequence[sp.Symbol], label: Labe
     return tuple(found)
 
 
-def determined(inputs: Sequence[Tensor], sizes: Sequence[sp.Symbol]) -> set[str]:
-    """The canonical names of the sizes that the shapes of `inputs` determine."""
-    known: set[str] = {e.name for t in inputs for e in t.shape if e in sizes}
-    progress = True
-    while progress:
-        progress = False
-        for one in solutions([e for t in inputs for e in t.shape], sizes, str):
-            needs = {s.name for s in sizes} & (_names(one.factor) | _names(one.rest))
-            if one.size not in known and needs <= known:
-                known.add(one.size)
-                progress = True
-    return known
-
-
-def _names(one: Extent) -> set[str]:
-    match one:
-        case Name(name):
-            return {name}
-        case Apply(_, args):
-            return reduce(set.union, (_names(arg) for arg in args), set())
-        case _:
-            return set()
+def required(inputs: Sequence[Tensor], sizes: Sequence[sp.Symbol]) -> tuple[str, ...]:
+    """The canonical names of the sizes that a call must pass, where each one given determines all that it can."""
+    shapes = [extent for one in inputs for extent in one.shape]
+    rules = solutions(shapes, sizes, str)
+    known = {extent.name for extent in shapes if extent in sizes}
+    asked: list[str] = []
+    while True:
+        progress = True
+        while progress:
+            more = {
+                r.size for r in rules if {*names(r.factor), *names(r.rest)} & {s.name for s in sizes} <= known
+            } - known
+            progress = bool(more)
+            known |= more
+        unknown = [s.name for s in sizes if s.name not in known]
+        if not unknown:
+            return tuple(asked)
+        asked.append(unknown[0])
+        known.add(unknown[0])
 
 
 def slot(bundle: Bundle, name: str) -> tuple[Side, str]:
@@ -239,7 +236,7 @@ def signature(bundle: Bundle) -> Signature:
     tensors = [declared(bundle, name) for name in (*inputs, *outputs, *bundle.residuals)]
     serving = {role: one for role in ROLES if (one := bundle.serving(role))}
     forms = {one: program_form(bundle, one) for one in dict.fromkeys(serving.values())}
-    known = determined([declared(bundle, name) for name in inputs], base.sizes)
+    asked = required([declared(bundle, name) for name in inputs], base.sizes)
     return Signature(
         layer=bundle.layer or bundle.name,
         inputs=tuple(map(form, inputs)),
@@ -250,6 +247,6 @@ def signature(bundle: Bundle) -> Signature:
         sizes=tuple(label(s.name) for s in base.sizes),
         any_sizes=tuple(label(name) for name in free),
         solutions=solutions([e for t in tensors for e in t.shape], base.sizes, label),
-        required=tuple(label(s.name) for s in base.sizes if s.name not in known),
+        required=tuple(map(label, asked)),
         programs={role: forms[one] for role, one in serving.items()},
     )
