@@ -145,12 +145,15 @@ class NumpyKernel:
 
     def jacobian(self, *args: Any, **keywords: Any) -> Any:
         """The dense Jacobian: axes of `of`, then of `wrt`."""
-        call, values = self._enter("forward", args, keywords, ("threads", "of", "wrt", "form"), bind=False)
+        call = Call(self._signature)
+        inputs = [one.name for one in self._signature.inputs]
+        values = call.parse(inputs, ("threads", "of", "wrt", "form"), args, keywords)
         form = values.get("form", "dense")
         if form != "dense":
             call.fail(ValueError, f"form is {form!r}, but it must be 'dense'.")
         of = self._choose(call, "of", values.get("of"), self._signature.outputs)
         wrt = self._choose(call, "wrt", values.get("wrt"), self._signature.inputs)
+        self._take(call, "fwd", [values.get(name, _MISSING) for name in inputs], values)
         call.bind()
         shape, shape_wrt = call.shape(of), call.shape(wrt)
         rows, columns = int(np.prod(shape, dtype=object)), int(np.prod(shape_wrt, dtype=object))
