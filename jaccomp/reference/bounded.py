@@ -9,22 +9,21 @@ as they are written, in any order of summation, in arithmetic of unit roundoff e
     a · b    m = |a| m_b + m_a |b|                      dm = |a| dm_b + m_a |d_b| + |b| dm_a + m_b |d_a|
     f(a)     m = |f| + |f'| m_a                         dm = |f'| dm_a + |f''| m_a |d_a|
 
-A product and a function may also underflow, which costs as much as an m of the smallest normal number, 2⁻¹⁰²² (Higham,
-"Accuracy and Stability of Numerical Algorithms", equation 2.8). A sum over an index has the sum of the magnitudes,
-whatever its terms cancel to; a product or a choice follows from these lines. Where f' is customarily computed from the
-rounded value of f (tanh' = 1 - f², sigmoid' = f (1 - f), exp' = f), that rounding moves it by |f''/f'| |f|, which joins
-dm: the terms of `1 - f²` are 1 and f², also where they cancel.
+A sum over an index has the sum of the magnitudes, whatever its terms cancel to; a product or a choice follows from
+these lines. Where f' is customarily computed from the rounded value of f (tanh' = 1 - f², sigmoid' = f - f²,
+exp' = f), its terms times |d_a| join dm, also where they cancel. Where inputs are subnormal, a product and a function
+also underflow, which costs as much as an m of the smallest normal number, 2⁻¹⁰²² (Higham, "Accuracy and Stability of
+Numerical Algorithms", equation 2.8).
 
 f' is the complex step through `scalars.py`, f'' its central difference: no table of derivatives is read.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import mpmath
 import numpy as np
 import sympy as sp
 
@@ -34,7 +33,13 @@ from jaccomp.reference.plain import first_extremum, pick, spread
 from jaccomp.reference.scalars import Array
 
 PIECEWISE_LINEAR = (sp.Abs, sp.sign, sp.floor, sp.ceiling, fn.Step, fn.HalfStep, fn.Finite)
-OF_ITS_VALUE = (sp.tanh, sp.tan, sp.exp, fn.Expm1, fn.Sigmoid)
+OF_ITS_VALUE: Mapping[type, Callable[[Array], Array]] = {  # the terms of f' as it is customarily computed from f
+    sp.exp: abs,
+    fn.Expm1: lambda f: 1 + abs(f),
+    fn.Sigmoid: lambda f: abs(f) + f * f,
+    sp.tanh: lambda f: 1 + f * f,
+    sp.tan: lambda f: 1 + f * f,
+}
 NEAR = 2.0**-12
 LEAST = 2.0**-1022
 
@@ -91,12 +96,12 @@ def _times(a: Array, b: Array) -> Array:
 
 
 class Bounded:
-    """Arithmetic of `Value`s over float64 or objects of mpmath."""
+    """Arithmetic of `Value`s over float64 or objects of mpmath; `underflow` counts that of float64 too."""
 
-    def __init__(self, dtype: Any) -> None:
+    def __init__(self, dtype: Any, underflow: bool = False) -> None:
         self.dtype: np.dtype[Any] = np.dtype(dtype)
         self.zero = scalars.number(0, self.dtype)
-        self.least = scalars.number(mpmath.mpf(LEAST) if self.dtype == np.dtype(object) else LEAST, self.dtype)
+        self.least = scalars.number(LEAST if underflow else 0.0, self.dtype)
 
     def lift(self, v: Array) -> Value:
         """A constant: one rounding, no derivative."""
@@ -151,28 +156,32 @@ class Bounded:
     def negate(self, a: Value) -> Value:
         return Value(-a.v, a.m, -a.d, a.dm)
 
-    def unary(self, function: Callable[[Array], Array], a: Value, linear: bool, of_value: bool) -> Value:
+    def unary(
+        self,
+        function: Callable[[Array], Array],
+        a: Value,
+        linear: bool = False,
+        customary: Callable[[Array], Array] | None = None,
+    ) -> Value:
         v = np.asarray(function(a.v))
         f1 = slope(function, a.v)
         f2 = self.zero if linear else curvature(function, a.v)
         size = abs(f1)
         dm = _times(size, a.dm) + _times(_times(f2, a.m), abs(a.d))
-        if of_value:
-            steep = np.asarray(size > 0, dtype=bool)
-            back = np.where(steep, f2 / np.where(steep, size, scalars.number(1, self.dtype)), f2)
-            dm = dm + _times(_times(back, abs(v)), abs(a.d))
+        if customary is not None:
+            dm = dm + _times(np.asarray(customary(v)), abs(a.d))
         return Value(v, abs(v) + _times(size, a.m) + self.least, f1 * a.d, dm)
 
     def whole_power(self, a: Value, exponent: int) -> Value:
-        return self.unary(lambda z: scalars.whole_power(z, exponent), a, exponent in (0, 1), False)
+        return self.unary(lambda z: scalars.whole_power(z, exponent), a, exponent in (0, 1))
 
     def square_root(self, a: Value) -> Value:
-        return self.unary(scalars.square_root, a, False, False)
+        return self.unary(scalars.square_root, a)
 
     def power(self, a: Value, b: Value) -> Value:
         """a^b: as a function of a where b is a constant, else e^(b log a), which no negative base can be."""
         if np.all(np.asarray(b.d == 0, dtype=bool)):
-            return self.unary(lambda z: scalars.power(z, np.asarray(b.v)), a, False, False)
+            return self.unary(lambda z: scalars.power(z, np.asarray(b.v)), a)
         return self.apply(sp.exp, self.multiply(b, self.apply(sp.log, a)))
 
     def arctan2(self, a: Value, b: Value) -> Value:
@@ -185,7 +194,7 @@ class Bounded:
         return Value(v, m, d, dm + 2 * (a.m + b.m) / square * (abs(a.d) + abs(b.d)))
 
     def apply(self, function: type, a: Value) -> Value:
-        return self.unary(scalars.UNARY[function], a, function in PIECEWISE_LINEAR, function in OF_ITS_VALUE)
+        return self.unary(scalars.UNARY[function], a, function in PIECEWISE_LINEAR, OF_ITS_VALUE.get(function))
 
     def larger(self, a: Value, b: Value, constant_wins: bool) -> Value:
         """The chosen one; at a tie the mean of the derivatives, unless `b` is a constant and wins."""

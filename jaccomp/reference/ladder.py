@@ -104,7 +104,7 @@ def cases(spec: Spec, seed: int = 0, edges: bool = True) -> Iterator[Case]:
         if not finite:
             seeds = {name: np.zeros((*s.shape[:-1], 1)) for name, s in seeds.items()}
         dtypes = ("float64",) if label == "subnormal" else DTYPES
-        yield Case(sample, truth(spec, sample, seeds, exact), finite, dtypes)
+        yield Case(sample, truth(spec, sample, seeds, exact, underflow=label == "subnormal"), finite, dtypes)
 
 
 Plan = Callable[[Spec, np.random.Generator], Sample | None]

@@ -56,21 +56,26 @@ def entries(spec: Spec, sample: Sample, most: int, rng: np.random.Generator) -> 
     return seeds
 
 
-def truth(spec: Spec, sample: Sample, seeds: Mapping[str, Array], exact: bool = False) -> Truth:
-    """The truth along `seeds`; by mpmath if `exact`, or where complex128 gives anything that is not finite."""
+def truth(
+    spec: Spec, sample: Sample, seeds: Mapping[str, Array], exact: bool = False, underflow: bool = False
+) -> Truth:
+    """The truth along `seeds`; by mpmath if `exact`, or where complex128 gives anything that is not finite.
+
+    `underflow` counts the underflow of float64 among the terms.
+    """
     with np.errstate(all="ignore"):
         if not exact:
-            found = _evaluate(spec, sample, seeds, np.dtype(np.float64))
+            found = _evaluate(spec, sample, seeds, np.dtype(np.float64), underflow)
             parts = (*found.values.values(), *found.terms.values(), *found.slopes.values(), *found.slope_terms.values())
             if all(np.isfinite(part).all() for part in parts):
                 return found
         with mpmath.workdps(DIGITS):
-            return _evaluate(spec, sample, seeds, OBJECT)
+            return _evaluate(spec, sample, seeds, OBJECT, underflow)
 
 
-def _evaluate(spec: Spec, sample: Sample, seeds: Mapping[str, Array], dtype: np.dtype[Any]) -> Truth:
+def _evaluate(spec: Spec, sample: Sample, seeds: Mapping[str, Array], dtype: np.dtype[Any], underflow: bool) -> Truth:
     batch = max((s.shape[-1] for s in seeds.values()), default=1)
-    bounded = Bounded(dtype)
+    bounded = Bounded(dtype, underflow)
     plain: dict[str, Any] = {}
     held: dict[str, Any] = {}
     for tensor in spec.inputs:
