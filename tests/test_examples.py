@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import runpy
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +77,10 @@ def sinkhorn(cost: Array, mass: Array, v: Array, epsilon: float) -> Array:
     return epsilon * np.log(mass / (np.exp(-cost / epsilon) @ np.exp(v / epsilon)))
 
 
+def logistic(w: Array, x: Array, sign: Array, ridge: float) -> Array:
+    return np.logaddexp(0, -sign * (x @ w)).mean() + ridge * (w @ w)
+
+
 def probabilities(rng: np.random.Generator, shape: tuple[int, ...]) -> Any:
     return rng.uniform(0.1, 0.9, shape)
 
@@ -98,6 +105,7 @@ CASES: dict[str, Case] = {
     "squeeze_excite": Case({"N": 2, "C": 4, "P": 5, "R": 3}, squeeze_excite),
     "focal_loss": Case({"N": 4, "C": 5}, focal, {"gamma": 2.0}, {"labels": ids_below(5)}),
     "contrastive": Case({"N": 4, "D": 3}, contrastive, draw={"temperature": positive}),
+    "logistic": Case({"N": 4, "D": 3}, logistic, {"ridge": 0.1}),
     "sinkhorn_step": Case({"N": 3, "M": 4}, sinkhorn, {"epsilon": 0.5}, {"mass": distributions}),
     "crf_step": Case(
         {"B": 2, "S": 4}, lambda a, e, t: e + special.logsumexp(a[:, :, None] + t[None], axis=1)
@@ -123,3 +131,22 @@ def test_a_vjp_is_the_transpose_of_complex_step(name: str) -> None:
 @pytest.mark.parametrize("name", CASES)
 def test_the_vjp_of_a_vjp_is_the_transpose_of_complex_step(name: str) -> None:
     check_vjp_of_vjp(Point(LAYERS[name], CASES[name]))
+
+
+def run(name: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-W", "error", str(FOLDER / name)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_newtons_method_converges_quadratically() -> None:
+    printed = run("numpy_kernels.py")
+    norms = [float(word) for word in printed.split("\n")[0].split(":")[1].split()]
+    assert norms[0] > 0.1 and norms[-1] < 1e-14
+    assert all(after <= 2 * before**2 for before, after in itertools.pairwise(norms) if 1e-7 < before < 0.1)
+
+
+def test_the_digits_are_learned() -> None:
+    assert float(run("train_digits.py").split("%")[0]) >= 96.0
