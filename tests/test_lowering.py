@@ -18,6 +18,7 @@ from jaccomp.errors import StageError
 from jaccomp.lowering import lower
 from jaccomp.lowering.affine import bounds_of, flat_offset, is_mixed_radix, slope
 from jaccomp.lowering.ir import (
+    Assign,
     CeilDiv,
     Contract,
     FloorDiv,
@@ -31,7 +32,7 @@ from jaccomp.lowering.ir import (
 )
 from jaccomp.lowering.solve import statements
 from jaccomp.notation import Access
-from jaccomp.program import AXES, Constraint, Program, bound_symbol, size_symbol
+from jaccomp.program import AXES, Constraint, Program, Tensor, bound_symbol, scalar_map, size_symbol
 
 N, D, H = (size_symbol(f"s{k}") for k in range(3))
 i, j = AXES[:2]
@@ -118,7 +119,7 @@ def test_a_scatter_runs_in_parallel_only_over_bare_axes() -> None:
 
 
 def test_a_strided_convolution_bounds_its_loops_when_it_runs() -> None:
-    kernel = lower(vjp(cases.convolution()))
+    kernel = lower(cases.convolution())
     loops = [n for f in kernel.functions for n in walk(f.body) if isinstance(n, Loop)]
     assert any(isinstance(e, LowerBound) for loop in loops for e in loop.lower)
 
@@ -132,6 +133,23 @@ def test_a_one_hot_is_stored_at_its_position() -> None:
     made, _ = statements(cases.one_hot())
     assert made[-1].action == "accumulate" and made[-1].target.has(Access)
     assert len(made[-1].loops) == 1
+
+
+def test_an_elementwise_program_runs_over_one_flat_index() -> None:
+    x, g, y = Tensor("x0", (N, D)), Tensor("x1", ()), Tensor("v0", (N, D))
+    kernel = lower(cases.program("scale", (x, g, y), scalar_map("v0", 2, x[i, j] * g[()])))
+    (nest,) = kernel.functions
+    assert [loop.upper for loop in nest.parallel] == [(N * D,)]
+
+
+def test_an_exponential_that_two_equations_take_is_computed_once() -> None:
+    (nest,) = lower(cases.attention()).functions
+    functions = [n for n in walk(nest.body) if isinstance(n, Assign) and n.value.has(sp.exp)]
+    assert len(functions) == 1
+
+
+def test_a_triangle_cuts_the_products_of_a_tile() -> None:
+    assert all(n.n.is_cut or n.m.is_cut or n.k.is_cut for n in products(lower(cases.attention())))
 
 
 def test_a_kernel_prints_as_loops() -> None:

@@ -15,7 +15,7 @@ from sympy.logic.boolalg import BooleanFalse, BooleanTrue
 
 from jaccomp.calculus.functions import Expm1, Finite, HalfStep, InverseRoot, Log1p, Sigmoid, Softplus, Step
 from jaccomp.errors import StageError
-from jaccomp.lowering.ir import CeilDiv, FloorDiv, LowerBound, UpperBound
+from jaccomp.lowering.ir import CeilDiv, FloorDiv, Greatest, LowerBound, UpperBound
 from jaccomp.notation import Access
 
 DType = Literal["f32", "f64"]
@@ -73,6 +73,8 @@ class Spelling:
             over, under = sp.fraction(sp.together(expr.args[0]))
             name_ = "jc_floordiv" if isinstance(expr, sp.floor) else "jc_ceildiv"
             return f"{name_}({self.integer(over)}, {self.integer(under)})", ATOM
+        if isinstance(expr, Greatest):
+            return self._folded("jc_max", [self.integer(a) for a in expr.args]), ATOM
         if isinstance(expr, sp.Max | sp.Min):
             name_ = "jc_max" if isinstance(expr, sp.Max) else "jc_min"
             return self._folded(name_, [self.integer(a) for a in sorted(expr.args, key=sp.default_sort_key)]), ATOM

@@ -26,6 +26,7 @@ from jaccomp.lowering.ir import (
     Buffer,
     Contract,
     Function,
+    Greatest,
     Guard,
     Kernel,
     Leaf,
@@ -50,6 +51,10 @@ PARTIAL_ROWS = 16
 """A block with partial sums has at least this many iterations: partial memory stays a fraction of the inputs."""
 SERIAL_WORK = 16384
 """Iterations of the innermost loops below which waking other threads costs more than it saves."""
+
+
+LANES = 16
+LANE = sp.Symbol("_lane", integer=True)
 
 
 def emit_kernel(kernel: Kernel, name: str, dtype: DType) -> str:
@@ -167,6 +172,8 @@ class _Nest:
                                       for s in (n.index, n.stop) if s is not None)]:  # fmt: skip
             self.symbols[symbol] = self.names.fresh(self.hint(hints.get(symbol), symbol))
         self.variables: list[str] = []
+        self.lanes = ""
+        self.symbols[LANE] = self.names.fresh("lane")
         self.temporary_count = 0
         self.shifts = self._shifts()
         self.local_names = {b.name for b in self.locals}
@@ -284,8 +291,9 @@ class _Nest:
                     found |= self._symbols_of(expr)
                 if isinstance(node, Contract):
                     for span in (node.m, node.n, node.k):
-                        for bound in (*span.lower, *span.upper):
-                            found |= bound.free_symbols
+                        for bounds in (*span.lower, *span.upper):
+                            for bound in bounds:
+                                found |= bound.free_symbols
         return found
 
     def _symbols_of(self, expr: sp.Expr) -> set[sp.Basic]:
@@ -326,6 +334,8 @@ class _Nest:
             lines.append(f"cdef Py_ssize_t {', '.join(own)}")
         whole = [self.symbols[sp.Symbol(b.name)] for b in self.locals if b.dtype == "int64"]
         real = [self.symbols[sp.Symbol(b.name)] for b in self.locals if b.dtype != "int64"] + self.variables
+        if self.lanes:
+            lines += [f"cdef Py_ssize_t {self.symbols[LANE]}", f"cdef {REAL[self.dtype]}[{LANES}] {self.lanes}"]
         if whole:
             lines.append(f"cdef int64_t {', '.join(whole)}")
         if real:
@@ -393,8 +403,9 @@ class _Nest:
             program = self.kernel.program
             arrays = [program.tensor(n) for n in (*program.inputs, *program.outputs)]
             memory = self.spelling.integer(sp.Add(*(sp.Mul(*t.shape) for t in arrays)))
+            rows = 1 if any(loop.stop is not None for loop in function.parallel) else PARTIAL_ROWS
             fit = f"({memory}) // (10 * ({self.spelling.integer(own)}) + 1)"
-            blocks = f"jc_max(jc_min(total, 1), jc_min({PARTIAL_BLOCKS}, jc_min(total // {PARTIAL_ROWS}, {fit})))"
+            blocks = f"jc_max(jc_min(total, 1), jc_min({PARTIAL_BLOCKS}, jc_min(total // {rows}, {fit})))"
         return {
             "condition": emission.wanted(function.needs),
             "total": total,
@@ -485,7 +496,43 @@ class _Nest:
             tests.append(" or ".join(self.emission.wants[o] for o in guard.outputs))
         return tests[0] if len(tests) == 1 else " and ".join(f"({t})" for t in tests)
 
+    def _lanes(self, loop: Loop, top: bool) -> str | None:
+        """A loop that only takes a maximum or minimum, over lanes that the C compiler makes a vector of.
+
+        Maximum is not vectorised by itself: it must keep a nan. The lanes and their order do not depend on threads.
+        """
+        nodes = loop.body.nodes
+        if len(nodes) != 1 or not isinstance(nodes[0], Accumulate) or loop.stop is not None:
+            return None
+        (node,) = nodes
+        assert isinstance(node, Accumulate)
+        if node.reducer not in ("max", "min") or node.target.name not in self.local_names or node.value.is_integer:
+            return None
+        where: dict[sp.Expr, sp.Expr] = {loop.index: loop.index + LANE}
+        if not self.lanes:
+            self.lanes = self.names.fresh("lanes")
+        lower, upper = self.spelling.bound(loop.lower, largest=True), self.spelling.bound(loop.upper, largest=False)
+        return render(
+            "lanes.pyx.j2",
+            lane=self.symbols[LANE],
+            comments=self.emission.comments([node.equation] if top and node.equation is not None else []),
+            count=LANES,
+            lanes=self.lanes,
+            start="-JC_INF" if node.reducer == "max" else "JC_INF",
+            index=self.symbols[loop.index],
+            lower=lower,
+            upper=upper,
+            tail=f"{lower} + jc_max(0, {upper} - ({lower})) // {LANES} * {LANES}",
+            call=f"jc_{node.reducer}_{self.dtype}",
+            value=self.spelling.real(node.value),
+            value_of_lane=self.spelling.real(node.value.xreplace(where)),
+            target=self._access(node.target),
+        )
+
     def _loop(self, loop: Loop, top: bool) -> str:
+        found = self._lanes(loop, top)
+        if found is not None:
+            return found
         equations = [n.equation for n in walk(loop) if isinstance(n, LEAVES) and n.equation is not None]
         tiled = any(isinstance(n, Contract) for n in walk(loop))
         values = {
@@ -567,7 +614,17 @@ class _Nest:
         )
 
     def _extent(self, span: Span) -> str:
+        if span.is_cut:
+            (low,), (high,) = span.lower, span.upper
+            start = self.spelling.bound(low, largest=True)
+            stop = self.spelling.bound(high, largest=False)
+            return stop if start == "0" else f"{stop} - {start}"
         return self.spelling.integer(sp.expand(sp.Mul(*span.extents)))
+
+    @staticmethod
+    def _start(span: Span, position: int) -> sp.Expr:
+        low = span.lower[position]
+        return Greatest(*low) if span.is_cut and len(low) > 1 else low[0]
 
     def _view(self, access: Access, rows: Span, columns: Span) -> tuple[str, str, bool]:
         """(pointer, leading stride, is it stored transposed?) of an operand."""
@@ -579,7 +636,7 @@ class _Nest:
             raise ValueError(
                 f"{access} is no matrix over {rows.indices} and {columns.indices}: strides {row}, {column}"
             )
-        start = {i: low for s in (rows, columns) for i, low in zip(s.indices, s.lower, strict=True)}
+        start = {i: self._start(s, k) for s in (rows, columns) for k, i in enumerate(s.indices)}
         at = sp.expand(offset.xreplace(start))
         name = self.symbols[sp.Symbol(access.name)]
         pointer = name if at == 0 else f"{name} + {self.spelling.integer(at, ADD)}"

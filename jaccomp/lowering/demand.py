@@ -23,7 +23,10 @@ def narrow(statements: Sequence[Statement], outputs: Collection[str]) -> tuple[S
         statement = result[position]
         name = statement.target.name
         bare = statement.target.indices == statement.loops
-        if statement.action != "assign" or name in outputs or writers.count(name) > 1 or not bare:
+        if statement.product is not None:
+            result[position] = statement = _cut_to_operands(statement, statements)
+            bare = statement.target.indices == statement.loops[: len(statement.target.indices)]
+        if statement.action not in ("assign", "contract") or name in outputs or writers.count(name) > 1 or not bare:
             continue
         shared: list[Constraint] | None = None
         for reader in result[position + 1 :]:
@@ -38,10 +41,27 @@ def narrow(statements: Sequence[Statement], outputs: Collection[str]) -> tuple[S
     return tuple(result)
 
 
+def _cut_to_operands(product: Statement, statements: Sequence[Statement]) -> Statement:
+    """The product with the triangles outside which an operand is 0: a tile of it need not reach beyond them."""
+    assert product.product is not None
+    added: list[Constraint] = []
+    for access in (product.product.left, product.product.right):
+        writers = [s for s in statements if s.target.name == access.name]
+        if len(writers) != 2 or writers[0].value != 0 or writers[1].action != "assign":
+            continue
+        writer = writers[1]
+        if writer.target.indices != writer.loops or any(i not in product.loops for i in access.indices):
+            continue
+        where: dict[sp.Expr, sp.Expr] = dict(zip(writer.loops, access.indices, strict=True))
+        added += [c.over(where) for c in writer.domain if len(index_set(c.expr, writer.loops)) == 2]
+    new = tuple(c for c in dict.fromkeys(added) if c not in product.domain)
+    return replace(product, domain=(*product.domain, *new))
+
+
 def _restrictions(writer: Statement, reader: Statement, indices: Sequence[sp.Expr]) -> list[Constraint]:
     """The reader's constraints on these indices alone, in the writer's loops."""
     if reader.product is not None or len(set(indices)) != len(indices) or any(i not in reader.loops for i in indices):
         return []
-    where: dict[sp.Expr, sp.Expr] = dict(zip(indices, writer.loops, strict=True))
+    where: dict[sp.Expr, sp.Expr] = dict(zip(indices, writer.target.indices, strict=True))
     others = [i for i in reader.loops if i not in where]
     return [c.over(where) for c in reader.domain if not index_set(c.expr, others)]

@@ -62,6 +62,12 @@ class UpperBound(sp.Function):  # type: ignore[misc]
     is_integer = True
 
 
+class Greatest(sp.Function):  # type: ignore[misc]
+    """The greatest of several integers, left as it is written."""
+
+    is_integer = True
+
+
 @dataclass(frozen=True, slots=True)
 class Buffer:
     """Memory of one tensor: `shape` is what is stored, after contraction; a local has none."""
@@ -146,15 +152,22 @@ class Select:
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """The indices of one side of a matrix product, slowest first, each over `lower..upper-1`."""
+    """The indices of one side of a product, slowest first, each from its greatest lower to its least upper bound.
+
+    The first bound of each is that of its box, by which a run of several indices is laid out; others cut a single one.
+    """
 
     indices: tuple[sp.Symbol, ...]
-    lower: tuple[sp.Expr, ...]
-    upper: tuple[sp.Expr, ...]
+    lower: tuple[tuple[sp.Expr, ...], ...]
+    upper: tuple[tuple[sp.Expr, ...], ...]
 
     @property
     def extents(self) -> tuple[sp.Expr, ...]:
-        return tuple(sp.expand(u - low) for low, u in zip(self.lower, self.upper, strict=True))
+        return tuple(sp.expand(high[0] - low[0]) for low, high in zip(self.lower, self.upper, strict=True))
+
+    @property
+    def is_cut(self) -> bool:
+        return len(self.indices) == 1 and (len(self.lower[0]) > 1 or len(self.upper[0]) > 1)
 
 
 @dataclass(frozen=True, slots=True)

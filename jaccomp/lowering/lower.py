@@ -10,9 +10,11 @@ from jaccomp.lowering.affine import bounds_of, index_set
 from jaccomp.lowering.classes import classes
 from jaccomp.lowering.contraction import extend_labels, name_operands, split_terms
 from jaccomp.lowering.demand import narrow
+from jaccomp.lowering.flatten import flatten
 from jaccomp.lowering.inline import inline
 from jaccomp.lowering.ir import Block, Buffer, Function, Kernel, Partial, verify
 from jaccomp.lowering.schedule import Nest, Scheduler, total
+from jaccomp.lowering.share import share
 from jaccomp.lowering.solve import Statement, rename_bounds, statements
 from jaccomp.lowering.storage import Layout, layouts, node_accesses, place
 from jaccomp.lowering.tidy import Promotion, guarded, needs_of
@@ -23,7 +25,16 @@ TYPICAL = 64
 
 def lower(program: Program) -> Kernel:
     """The kernel that computes a program: equations solved for loops, fused, tiled, stored and split over threads."""
-    prepared = inline(name_operands(split_terms(rename_bounds(live(program)))))
+    prepared = inline(name_operands(split_terms(flatten(rename_bounds(live(program))))))
+    shared = share(prepared)
+    if shared is not prepared:
+        kernel = _lowered(shared)
+        if not any(b.name.startswith("shared") for b in kernel.temporaries):
+            return kernel
+    return _lowered(prepared)
+
+
+def _lowered(prepared: Program) -> Kernel:
     prepared = replace(prepared, labels=extend_labels(prepared.labels, prepared.tensors))
     made, extra = statements(prepared)
     wanted = needs(prepared)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 
 import sympy as sp
 
-from jaccomp.lowering.affine import index_set
+from jaccomp.lowering.affine import bounds_of, index_set, slope
 from jaccomp.lowering.classes import Classes
 from jaccomp.lowering.fusion import innermost, loop_bounds, split
 from jaccomp.lowering.ir import (
@@ -38,7 +38,7 @@ Shapes = Mapping[str, tuple[sp.Expr, ...]]
 CHAIN_TILE = 64
 PRODUCT_TILE = 256
 VECTOR_TILE = 4096
-COLUMN_TILE = 128
+COLUMN_TILE = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -392,14 +392,36 @@ class Scheduler:
                     self.in_tile[symbol] = start
                 where[index] = symbol
                 names.append(symbol)
-                lower.append(bounds[0][0])
-                upper.append(bounds[1][0])
+                low, high = self._reach(s, index)
+                lower.append((*bounds[0][:1], *low))
+                upper.append((*bounds[1][:1], *high))
             spans.append(Span(tuple(names), tuple(lower), tuple(upper)))
         return Contract(
             s.target.xreplace(where), product.left.xreplace(where), product.right.xreplace(where),
             spans[0], spans[1], spans[2], product.alpha, any(i in self.in_tile for i in spans[2].indices), s.needs,
             s.equation,
         )  # fmt: skip
+
+    def _reach(self, s: Statement, index: sp.Symbol) -> tuple[tuple[sp.Expr, ...], tuple[sp.Expr, ...]]:
+        """How far a triangle lets the index reach while the other runs over its tile: m <= t < stop gives m < stop."""
+        lowest: list[sp.Expr] = []
+        highest: list[sp.Expr] = []
+        for constraint in s.domain:
+            others = [i for i in index_set(constraint.expr, s.loops) if i != index]
+            if index not in constraint.expr.free_symbols or len(others) != 1:
+                continue
+            (other,) = others
+            ends = loop_bounds(s, other)
+            start = self._tile_of(ends[0]) if ends is not None else None
+            if start is None:
+                continue
+            stop = self.tiles[start][0]
+            for bounds, sign, found in zip(bounds_of(index, [constraint]), (-1, 1), (lowest, highest), strict=True):
+                for bound in bounds:
+                    step = slope(bound, other)
+                    if step in (1, -1):
+                        found.append(sp.expand(bound.xreplace({other: stop - 1 if step == sign else start})))
+        return tuple(lowest), tuple(highest)
 
 
 def total(loops: Sequence[Loop]) -> sp.Expr:
