@@ -50,11 +50,25 @@ def _holds(kind: type) -> Callable[[Evidence], bool]:
     return lambda evidence: any(body.has(kind) for body in (*evidence.written, *evidence.stabilised))
 
 
+def _divides_by_a_norm(evidence: Evidence) -> bool:
+    """Did stabilisation put a guard `0 if norm = 0` where the author wrote a division?"""
+
+    def guards(bodies: tuple[sp.Expr, ...]) -> set[sp.Expr]:
+        return {
+            case
+            for body in bodies
+            for case in body.atoms(sp.Piecewise)
+            if case.args[0][0] == 0 and isinstance(case.args[0][1], sp.Eq)
+        }
+
+    return bool(guards(evidence.stabilised) - guards(evidence.written)) or _holds(InverseRoot)(evidence)
+
+
 MATTERS: Mapping[str, Callable[[Evidence], bool]] = {
     "derivative of Max(x, c), Min(x, c), c constant, at x = c": _extremum_of(lambda count: count == 1),
     "derivative of Max(a, b), Min(a, b) at a = b": _extremum_of(lambda count: count > 1),
     "derivative of |x| at 0": _holds(sp.Abs),
     "derivative of a maximum or minimum over an index": lambda evidence: bool(evidence.reducers & {"max", "min"}),
-    "x/‖x‖ and the derivative of ‖x‖ at 0": _holds(InverseRoot),
+    "x/‖x‖ and the derivative of ‖x‖ at 0": _divides_by_a_norm,
     "softmax of a fully masked row (every entry -∞)": _holds(Finite),
 }

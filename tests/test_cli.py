@@ -1,0 +1,540 @@
+"""The command line: what it prints, where, with which exit code; what it says of what it cannot serve."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import jaccomp.layers
+from jaccomp.build import Finding, environment
+from jaccomp.calculus.scalar import CONVENTIONS
+from jaccomp.cli import COMMANDS, console, exit_code, main, target
+from jaccomp.cli.conventions import MATTERS
+from jaccomp.errors import BuildError, DerivativeError, JaccompError, SpecError, StageError, UsageError
+from jaccomp.reference.report import Report, Row
+
+SPECS = """\
+from sympy import Eq
+
+import jaccomp as jc
+from jaccomp.layers import relu
+from neighbour import FACTOR
+
+print("a spec file may speak")
+N = jc.size("N")
+n = jc.index("n", N)
+x, y = jc.tensor("x y", N)
+double = jc.Layer("double", inputs=[x], outputs=[y], equations=[Eq(y[n], FACTOR * x[n])], doc="Twice.")
+again = double
+square = jc.Layer("square", inputs=[x], outputs=[y], equations=[Eq(y[n], x[n] ** 2)], doc="The square.")
+"""
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Run:
+    """The exit code, stdout and stderr of a command line."""
+
+    def call(*words: object) -> tuple[int, str, str]:
+        code = main([str(word) for word in words])
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return call
+
+
+@pytest.fixture
+def specs(tmp_path: Path) -> Path:
+    (tmp_path / "neighbour.py").write_text("FACTOR = 2\n")
+    path = tmp_path / "specs.py"
+    path.write_text(SPECS)
+    return path
+
+
+def process(*words: object, code: str = "", **variables: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-W", "error", *(("-c", code) if code else ("-m", "jaccomp", *map(str, words)))]
+    env = {**os.environ, **variables}
+    return subprocess.run(command, capture_output=True, text=True, encoding="utf-8", check=False, env=env)
+
+
+# list
+
+
+def test_list_names_each_layer_of_the_library(run: Run) -> None:
+    code, out, _ = run("list", "--json")
+    rows = json.loads(out)["layers"]
+    assert code == 0
+    assert [row["name"] for row in rows] == list(jaccomp.layers.names())
+    assert all(
+        row == {"name": row["name"], "family": jaccomp.layers.family(row["name"]), "source": "library"} for row in rows
+    )
+    assert [line.split()[0] for line in run("list")[1].splitlines()] == [row["name"] for row in rows]
+
+
+def test_list_of_a_spec_file(run: Run, specs: Path) -> None:
+    code, out, err = run("list", specs, "--json")
+    assert code == 0 and "may speak" in err
+    assert json.loads(out)["layers"] == [
+        {"name": name, "family": "specs", "source": str(specs)} for name in ("double", "square")
+    ]
+
+
+def test_list_imports_no_sympy() -> None:
+    code = "import sys; from jaccomp.cli import main; main(['list']); sys.exit('sympy' in sys.modules)"
+    assert process(code=code).returncode == 0
+
+
+# Where layers are named
+
+
+def test_all_of_a_module_says_which_layers_are_its_own(run: Run, specs: Path) -> None:
+    specs.write_text(SPECS + "__all__ = ['relu', 'square', 'FACTOR']\n")
+    assert [row["name"] for row in json.loads(run("list", specs, "--json")[1])["layers"]] == ["relu", "square"]
+    code, out, _ = run("list", f"{specs}:double")
+    assert code == 0 and out.split()[0] == "double", "a layer may be named although it is not public"
+
+
+def test_a_layer_is_named_by_its_variable_or_its_name(specs: Path) -> None:
+    assert [one.name for one in target.targets([f"{specs}:again"])] == ["double"]
+    assert [one.name for one in target.targets([f"{specs}:square", str(specs), "softmax", "softmax"])] == [
+        "square", "double", "softmax",
+    ]  # fmt: skip
+    assert target.only(f"{specs}:square").name == "square"
+
+
+def test_an_edited_spec_file_is_read_again_and_leaves_no_bytecode(specs: Path) -> None:
+    assert target.only(f"{specs}:square").load().doc == "The square."
+    specs.write_text(SPECS.replace("The square.", "The Square!"))
+    assert target.only(f"{specs}:square").load().doc == "The Square!"
+    assert [path.name for path in specs.parent.iterdir() if "specs" in path.name and path != specs] == []
+
+
+REFUSED: dict[str, tuple[str, str, str]] = {
+    "nothing in it": ("x = 1\n", "", "there is no layer in it.\n  Bind one to a module-level name"),
+    "only the library's": ("from jaccomp.layers import relu\n", "", "there is no layer in it"),
+    "no such name": (SPECS, ":sqare", "has no layer 'sqare'.\n  Did you mean square?"),
+    "no such name at all": (SPECS, ":zzz", "has no layer 'zzz'.\n  It has relu, double, again, square."),
+    "an error": (SPECS + "half = 1 / 0\n", "", "line 14: ZeroDivisionError: division by zero\n  half = 1 / 0"),
+    "a syntax error": ("x = (\n", "", "line 1: SyntaxError: '(' was never closed.\n  x = ("),
+    "an import that is not there": ("import nothing_like_it\n", "", "line 1: ModuleNotFoundError"),
+    "an end": ("import sys\nsys.exit()\n", "", "line 2: it ends the program.\n  sys.exit()"),
+    "a layer that is none": (
+        SPECS + 'jc.Layer("bad", inputs=[x, jc.tensor("z", N)], outputs=[y], equations=[Eq(y[n], x[n])])\n', "",
+        "line 14: layer 'bad': input 'z' is never read",
+    ),
+    "a wrong __all__": ("__all__ = ['mine']\n", "", "__all__ names 'mine', which the file does not define"),
+    "an __all__ that is text": ("__all__ = 'mine'\n", "", "__all__ is 'mine'.\n  It should be a list of names"),
+    "two of a name": (
+        SPECS + 'other = jc.Layer("double", inputs=[x], outputs=[y], equations=[Eq(y[n], 3 * x[n])])\n', "",
+        "double and other are both layers named 'double'",
+    ),
+    "null bytes": ("x = 1\0\n", "", "source code string cannot contain null bytes"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_a_spec_file_that_cannot_be_served_is_located(case: str, run: Run, specs: Path) -> None:
+    text, suffix, said = REFUSED[case]
+    specs.write_text(text)
+    code, out, err = run("list", f"{specs}{suffix}")
+    assert (code, out) == (2, "")
+    assert f"jaccomp: {specs}" in err and said in err and "Traceback" not in err
+
+
+def test_files_that_are_not_there_or_not_files(run: Run, specs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    missing = specs.with_name("spec.py")
+    assert f"{missing}: there is no such file.\n  Did you mean {specs}?" in run("show", missing)[2]
+    specs.with_name("folder.py").mkdir()
+    assert "it is a folder." in run("show", specs.with_name("folder.py"))[2]
+    monkeypatch.chdir(specs.parent)
+    assert "Did you mean the spec file specs.py?" in run("show", "specs")[2]
+    assert run("show", "specs.py:double")[0] == 0
+
+
+def test_a_file_that_cannot_be_decoded(run: Run, specs: Path) -> None:
+    specs.write_bytes(b"x = '\xff'\n")
+    code, _, err = run("list", specs)
+    assert code == 2 and str(specs) in err and "Traceback" not in err
+
+
+def test_two_layers_of_one_name_cannot_share_a_command(run: Run, specs: Path) -> None:
+    specs.write_text(SPECS.replace('"double"', '"softmax"'))
+    code, _, err = run("build", "softmax", specs, "-o", specs.parent / "out", "--source")
+    assert code == 2 and "layer 'softmax': library and" in err
+    with pytest.raises(UsageError, match="it has 2 layers: softmax, square"):
+        target.only(str(specs))
+
+
+def test_a_name_that_the_library_lacks(run: Run) -> None:
+    code, out, err = run("show", "sofmax")
+    assert (code, out) == (2, "")
+    assert err == (
+        "jaccomp: layer 'sofmax': the library has no layer of that name.\n"
+        "  Did you mean softmax or log_softmax or softmin?\n"
+    )
+
+
+# show
+
+
+def test_show_prints_blocks_and_vjp_as_the_textbook_does(run: Run) -> None:
+    code, out, _ = run("show", "layernorm")
+    assert code == 0
+    for line in (
+        "layernorm(x[N, D], g[D], bias[D], *, eps=1e-05) -> y[N, D]",
+        "    xhat[n,i] = rstd[n] (x[n,i] - mean[n])",
+        "    ∂y[n,i]/∂x[m,j] = g[i] rstd[n] δ(m, n) (δ(i, j) - (1 + xhat[n,i] xhat[n,j])/D)",
+        "    ct_x[n,k] = rstd[n] (g[k] ct_y[n,k] - a0[n] - a1[n] xhat[n,k])",
+        "    ct_g[i] = Σ_n ct_y[n,i] xhat[n,i]",
+        "    ct_bias[i] = Σ_n ct_y[n,i]",
+    ):
+        assert line in out
+
+
+def test_show_of_one_block(run: Run) -> None:
+    _, out, _ = run("show", "layernorm", "--stage", "jacobian", "--wrt", "bias")
+    assert out.startswith("∂y[n,i]/∂bias[j] = δ(i, j)") and len(out.splitlines()) == 1
+    code, _, err = run("show", "layernorm", "--of", "z")
+    assert code == 2 and err == "jaccomp: --of z: layernorm has y.\n  Name one of them.\n"
+    assert run("show", "layernorm", "--stage", "vjp", "--of", "y")[0] == 2
+
+
+STAGE_HOLDS = {
+    "spec": "y[n, i] = exp(x[n, i])/Sum(exp(x[n, k]), (k, 0, D - 1))",
+    "program": "y[n,i] = exp(x[n,i])/u0[n]",
+    "jacobian": "∂y[n,i]/∂x[m,j] = y[n,i] δ(m, n) (δ(i, j) - y[n,j])",
+    "vjp": "ct_x[n,k] = y[n,k] (ct_y[n,k] - r1[n])",
+    "jvp": "t_y[n,",
+    "stabilise": "max_",
+    "kernel": "parallel",
+    "source": "cdef int fwd_f32(",
+}
+
+
+@pytest.mark.parametrize("stage", STAGE_HOLDS)
+def test_show_of_one_stage(stage: str, run: Run) -> None:
+    code, out, _ = run("show", "softmax", "--stage", stage)
+    assert code == 0 and STAGE_HOLDS[stage] in out
+
+
+def test_the_trace_lists_rules_before_and_after(run: Run) -> None:
+    _, out, _ = run("show", "softmax", "--stage", "vjp", "--trace")
+    assert "\neliminate-delta\n  - ct_" in out and "\n  + ct_" in out
+    steps = json.loads(run("show", "softmax", "--trace", "--json")[1])["layers"][0]["trace"]
+    assert steps and all(set(step) == {"rule", "before", "after"} for step in steps)
+
+
+def test_show_as_json(run: Run, specs: Path) -> None:
+    softmax, square = json.loads(run("show", "softmax", f"{specs}:square", "--json")[1])["layers"]
+    assert softmax["jacobian"] == [
+        {
+            "of": "y",
+            "wrt": "x",
+            "formula": "∂y[n,i]/∂x[m,j] = y[n,i] δ(m, n) (δ(i, j) - y[n,j])",
+            "latex": softmax["jacobian"][0]["latex"],
+            "structure": "block diagonal: diagonal + rank 1",
+        }
+    ]
+    assert "delta" in softmax["jacobian"][0]["latex"]
+    assert square["name"] == "square" and square["equations"] == ["y[n] = x[n]²"] and square["conventions"] == []
+    assert json.loads(run("show", "relu", "--stage", "program", "--json")[1])["layers"][0]["stage"] == "program"
+
+
+IN_FORCE = {
+    "relu": "derivative of Max(x, c)", "l1": "derivative of |x|", "maxpool1d": "maximum or minimum over an index",
+    "l2_normalize": "x/‖x‖", "l2_norm": "x/‖x‖", "softmax": "fully masked row", "linear": "",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", IN_FORCE)
+def test_show_prints_the_conventions_in_force(name: str, run: Run) -> None:
+    found = [row["what"] for row in json.loads(run("show", name, "--json")[1])["layers"][0]["conventions"]]
+    assert any(IN_FORCE[name] in what for what in found) if IN_FORCE[name] else found == []
+
+
+def test_every_convention_is_looked_for() -> None:
+    assert sorted(MATTERS) == sorted(row.what for row in CONVENTIONS)
+
+
+# build
+
+
+def test_source_needs_no_compiler(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CC", "no-such-compiler")
+    out = tmp_path / "out"
+    code, printed, _ = run("build", "relu", "tanh", "-o", out, "--source")
+    assert code == 0
+    assert sorted(path.name for path in out.iterdir()) == ["jaccomp.h", "relu.pyx", "tanh.pyx"]
+    assert printed.split() == [str(out / name) for name in ("relu.pyx", "jaccomp.h", "tanh.pyx")]
+    code, _, err = run("build", "relu", "-o", out)
+    assert code == 3 and "no-such-compiler" in err and "Traceback" not in err
+
+
+def test_check_of_a_folder_shows_what_is_stale_and_writes_nothing(run: Run, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    code, printed, _ = run("build", "relu", "-o", out, "--source", "--check")
+    assert code == 1 and f"{out / 'relu.pyx'}: not there" in printed and not out.exists()
+    run("build", "relu", "-o", out, "--source")
+    assert run("build", "relu", "-o", out, "--source", "--check")[0] == 0
+    text = (out / "relu.pyx").read_text()
+    (out / "relu.pyx").write_text(text.replace("relu", "rely", 1))
+    code, printed, _ = run("build", "relu", "-o", out, "--source", "--check")
+    assert code == 1 and printed.startswith(f"--- {out / 'relu.pyx'}") and "rely" in printed
+    assert json.loads(run("build", "relu", "-o", out, "--source", "--check", "--json")[1])["stale"]
+
+
+def test_modules_are_importable_alone_and_needs_only_numpy(run: Run, specs: Path) -> None:
+    out = specs.parent / "out"
+    code, printed, _ = run("build", f"{specs}:square", "relu", "-o", out, "--json")
+    assert code == 0 and [one["name"] for one in json.loads(printed)["modules"]] == ["square", "relu"]
+    alone = (
+        "import sys; sys.path[:0] = [sys.argv[1]]\n"
+        "import numpy as np, square\n"
+        "y, pullback = square.vjp(np.arange(3.0))\n"
+        "assert y.tolist() == [0, 1, 4] and pullback(np.ones(3))[0].tolist() == [0, 2, 4]\n"
+        "assert not {'sympy', 'jaccomp', 'relu'} & set(sys.modules)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", alone, str(out)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert run("build", f"{specs}:square", "relu", "-o", out, "--check")[0] == 0
+    binary = out / f"square{environment.EXT_SUFFIX}"
+    binary.write_bytes(binary.read_bytes() + b"\0")
+    code, printed, _ = run("build", f"{specs}:square", "relu", "-o", out, "--check")
+    assert code == 1 and "is not what this machine compiles for --march baseline" in printed
+    binary.unlink()
+    assert f"{binary}: not there" in run("build", f"{specs}:square", "-o", out, "--check")[1]
+
+
+def test_sizes_and_dtypes_can_be_fixed(run: Run, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert run("build", "layernorm", "-o", out, "--source", "--bind", "eps=0.5", "--dtype", "float64")[0] == 0
+    text = (out / "layernorm.pyx").read_text()
+    assert "fwd_f64(" in text and "fwd_f32(" not in text
+    assert "eps" not in text.split('"""')[1]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--bind", "zeta=1"], "--bind zeta: no layer of relu has it"),
+        (["--bind", "N"], "'N' is not NAME=VALUE"),
+        (["--bind", "N=two"], "'two' is not a number"),
+        (["--bind", "N=nan"], "'nan' is not a number"),
+        (["--bind", "N=-1"], "N=-1 is not a whole number it can be"),
+        (["--dtype", "float16"], "'float16' is none of float32, float64"),
+        (["--march", "pentium"], "invalid choice: 'pentium'"),
+    ],
+)
+def test_a_build_that_cannot_be_asked_for(words: list[str], said: str, run: Run, tmp_path: Path) -> None:
+    code, _, err = run("build", "relu", "-o", tmp_path / "out", "--source", *words)
+    assert code == 2 and said in err and not (tmp_path / "out").exists()
+
+
+def test_a_folder_that_cannot_be(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    code, _, err = run("build", "relu", "-o", tmp_path / "file", "--source")
+    assert code == 2 and "it is a file" in err
+    code, _, err = run("build", "relu", "-o", tmp_path / "file" / "below", "--source")
+    assert code == 3 and "cannot be written: Not a directory" in err
+
+
+# check
+
+
+def test_check_passes_and_says_what_it_looked_at(run: Run) -> None:
+    code, out, _ = run("check", "tanh", "--json", "--backend", "numpy")
+    report = json.loads(out)
+    assert code == 0 and report["passed"] is True
+    keys = {"layer", "dtype", "what", "reference", "sizes", "error", "tolerance", "passed"}
+    assert report["rows"] and all(keys <= set(row) for row in report["rows"])
+    assert {row["dtype"] for row in report["rows"]} == {"float32", "float64"}
+    assert {"forward", "vjp", "jvp"} <= {row["what"] for row in report["rows"]}
+
+
+def test_a_check_that_fails_exits_with_1(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    import jaccomp.checking
+
+    row = Row("tanh", "float32", "vjp", "complex step", "N=3", 1.0, 1e-6, False)
+    good = replace(row, error=0.0, passed=True)
+    monkeypatch.setattr(jaccomp.checking, "check", lambda *_, **__: Report((row, good)))
+    code, out, _ = run("check", "tanh")
+    assert code == 1 and "FAILED" in out and out.splitlines()[-1] == "2 rows: 1 failed"
+    assert run("check", "tanh", "--rows")[1].splitlines()[-1] == "1 of 2 failed"
+
+
+def test_a_check_of_nothing_is_refused(run: Run) -> None:
+    assert run("check")[0] == 2
+    assert run("check", "tanh", "--seed", "-1")[0] == 2
+
+
+# bench, demo
+
+
+def test_bench_reports_its_five_numbers(run: Run) -> None:
+    code, out, _ = run("bench", "relu", "--suite", "latency", "--json")
+    record = json.loads(out)
+    assert code == 0
+    numbers = ["derive_median_ms", "derive_worst_ms", "cold_build_median_s", "cold_build_worst_s", "warm_load_ms"]
+    assert [key for key in record if key != "layers"] == numbers and all(record[key] >= 0 for key in numbers)
+    assert [row["name"] for row in record["layers"]] == ["relu"] and record["cold_build_worst_s"] > 0.05
+
+
+def test_the_demonstration_learns_and_leaves_its_modules(run: Run, tmp_path: Path) -> None:
+    code, out, _ = run("demo", "--json", "-o", tmp_path / "demo")
+    record = json.loads(out)
+    assert code == 0 and list(record)[-2:] == ["test_accuracy", "seconds"]
+    assert record["test_accuracy"] >= 0.97 and record["seconds"] < 30 and record["check_passed"] is True
+    left = {path.name for path in (tmp_path / "demo").iterdir()}
+    for name in ("linear", "layernorm", "gelu", "cross_entropy"):
+        assert {f"{name}.pyx", f"{name}{environment.EXT_SUFFIX}"} <= left
+    assert (tmp_path / "demo" / "training.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_demonstration_says_what_it_needs(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("jaccomp.cli.demo.find_spec", lambda name: None)
+    code, _, err = run("demo", "-o", tmp_path)
+    assert code == 2 and err == (
+        "jaccomp: demo: it needs scikit-learn and matplotlib.\n  python -m pip install 'jaccomp[demo]'\n"
+    )
+
+
+# doctor, cache
+
+
+def test_doctor_finds_what_is_missing(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    well = Finding("C compiler", True, "gcc")
+    monkeypatch.setattr("jaccomp.cli.doctor.doctor", lambda: (well,))
+    assert run("doctor")[:2] == (0, "ok       C compiler  gcc\n")
+    ill = Finding("headers", False, "Python.h is not there.", "Install python3-dev.")
+    monkeypatch.setattr("jaccomp.cli.doctor.doctor", lambda: (well, ill))
+    code, out, _ = run("doctor")
+    assert code == 1 and "missing  headers     Python.h" in out and "Install python3-dev." in out
+    assert json.loads(run("doctor", "--json")[1])["findings"][1]["ok"] is False
+
+
+def test_the_cache_can_be_looked_at_and_emptied(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JACCOMP_CACHE_DIR", str(tmp_path / "cache"))
+    run("build", "relu", "-o", tmp_path / "out", "--source")
+    root = run("cache", "path")[1].strip()
+    assert root.startswith(str(tmp_path / "cache"))
+    stats = json.loads(run("cache", "--json")[1])
+    assert stats["directory"] == root and stats["entries"]["sources"] == 1 and stats["total"] > 1000
+    assert run("cache")[1].startswith(root)
+    assert json.loads(run("cache", "prune", "--max-size", "1G", "--json")[1])["removed"] == 0
+    assert run("cache", "prune", "--max-days", "0", "--max-size", "0")[1].startswith("removed 1 entry")
+    run("build", "relu", "-o", tmp_path / "out", "--source")
+    assert json.loads(run("cache", "clear", "--json")[1])["removed"] == 1
+    assert json.loads(run("cache", "--json")[1])["total"] == 0
+
+
+@pytest.mark.parametrize(
+    "words", [["prune"], ["clear", "--max-days", "1"], ["prune", "--max-size", "1X"], ["prune", "--max-days", "-1"]]
+)
+def test_a_cache_command_that_makes_no_sense(words: list[str], run: Run) -> None:
+    code, out, err = run("cache", *words)
+    assert (code, out) == (2, "") and "Traceback" not in err
+
+
+# The frame
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help_and_json(command: str, run: Run) -> None:
+    code, out, _ = run(command, "--help")
+    assert code == 0 and "--json" in out and "exit codes:" in " ".join(out.split())
+
+
+@pytest.mark.parametrize("words", [[], ["frobnicate"], ["show"], ["build", "relu"], ["list", "--js"], ["--frob"]])
+def test_a_wrong_command_line_is_refused(words: list[str], run: Run) -> None:
+    code, out, err = run(*words)
+    assert (code, out) == (2, "") and err.startswith("usage: jaccomp")
+
+
+def test_the_version_is_the_packages(run: Run) -> None:
+    assert run("--version")[:2] == (0, f"jaccomp {jaccomp.__version__}\n")
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [(UsageError, 2), (SpecError, 2), (DerivativeError, 2), (BuildError, 3), (StageError, 4), (JaccompError, 2)],
+)
+def test_errors_have_their_exit_codes(
+    error: type[JaccompError], code: int, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: Any) -> int:
+        raise error("here", "this.", "Do that.")
+
+    monkeypatch.setattr("jaccomp.cli.list.run", fail)
+    assert run("list") == (code, "", "jaccomp: here: this.\n  Do that.\n")
+    assert exit_code(error("here", "this.")) == code
+
+
+def test_a_defect_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: Any) -> int:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("jaccomp.cli.list.run", fail)
+    with pytest.raises(ZeroDivisionError):
+        main(["list"])
+
+
+def test_an_interrupt_ends_quietly(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(_: Any) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("jaccomp.cli.list.run", stop)
+    assert run("list") == (130, "", "jaccomp: interrupted.\n")
+
+
+def test_a_reader_that_goes_away_ends_it_quietly() -> None:
+    writer = subprocess.Popen(
+        [sys.executable, "-W", "error", "-m", "jaccomp", "show", "layernorm", "--stage", "source"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    assert writer.stdout is not None and writer.stderr is not None
+    writer.stdout.close()
+    assert writer.stderr.read() == b"" and writer.wait() == 141
+    writer.stderr.close()
+
+
+def test_an_encoding_without_greek_is_no_obstacle() -> None:
+    done = process("show", "softmax", PYTHONIOENCODING="ascii", PYTHONUTF8="0")
+    assert done.returncode == 0 and r"\u2202y[n,i]" in done.stdout
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_colour_is_for_terminals_that_want_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    assert console.painted("ok", console.GREEN, Terminal()) == "\x1b[32mok\x1b[0m"
+    assert console.painted("ok", console.GREEN, io.StringIO()) == "ok"
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert console.painted("ok", console.GREEN, Terminal()) == "ok"
+    monkeypatch.delenv("NO_COLOR")
+    monkeypatch.setenv("TERM", "dumb")
+    assert console.painted("ok", console.GREEN, Terminal()) == "ok"
+
+
+def test_progress_is_for_terminals_and_leaves_no_trace(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    for stream, wanted in ((Terminal(), "\r\x1b[K[1/2] a\r\x1b[K[2/2] b\r\x1b[K"), (io.StringIO(), "")):
+        monkeypatch.setattr(sys, "stderr", stream)
+        with console.Progress(2) as progress:
+            progress.step("a")
+            progress.step("b")
+        assert stream.getvalue() == wanted
