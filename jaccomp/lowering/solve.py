@@ -406,6 +406,8 @@ def _partition(solved: list[Solved], target: Tensor) -> bool:
         if cut is None:
             return False
         pieces.append(cut)
+    if not pieces:
+        return False
     axis = pieces[0][0]
     if any(p[0] != axis for p in pieces):
         return False
