@@ -93,14 +93,14 @@ def test_interpreted_derivatives_pass_every_rung_but_where_only_stable_forms_can
     assert {row.what for row in report.rows} == {"forward", "vjp", "jvp", "transpose"}
     unstable = {"large"} if layer.name == "cross_entropy" else set()
     assert {row.sizes.split()[0] for row in report.failures} <= unstable, str(report)
-    assert max(row.error / row.tolerance for row in report.rows if row.passed) < 0.25
+    assert max(row.error / row.tolerance for row in report.rows if row.passed) < 0.5
 
 
 @pytest.mark.parametrize("what", ["forward", "vjp", "jvp"])
 def test_a_relative_error_beyond_the_tolerance_fails_its_rung(what: str) -> None:
     kernel = Interpreted(LINEAR.program)
     assert quick(LINEAR, Spoilt(kernel, what, ulps(1)))
-    failed = quick(LINEAR, Spoilt(kernel, what, ulps(1e4)))
+    failed = quick(LINEAR, Spoilt(kernel, what, ulps(1e3)))
     assert {row.what for row in failed.failures} - {"transpose"} == {what}
     assert {row.dtype for row in failed.failures} == {"float32", "float64"}
 

@@ -27,7 +27,7 @@ from jaccomp.reference.scalars import Array
 from jaccomp.reference.truth import Truth, entries, truth
 from jaccomp.spec import Spec
 
-TOLERANCE = 32.0
+TOLERANCE = 16.0
 DTYPES = ("float32", "float64")
 MOST_SEEDS = 64  # Jacobian columns taken at one sample
 WIDE_SEEDS = 12  # the same at wide sizes
