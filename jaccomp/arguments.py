@@ -1,4 +1,4 @@
-"""Binding the arguments of a call in Python: what `templates/jaccomp_frame.h` does for a module, for the NumPy backend.
+"""Binding the arguments of a call in Python: what `templates/frame/` does for a module, for the NumPy backend.
 
 The steps and the words of the refusals are the same: constants, arrays and their dtypes, sizes from shapes, indices.
 """

@@ -1,7 +1,7 @@
 """How arguments become sizes: the semantics of a call, in plain Python and without SymPy.
 
 A `Signature` says what a layer's tensors, sizes and scalars are. Generated modules carry it as C tables, read by
-`templates/jaccomp_frame.h`; the NumPy backend binds with `jaccomp/arguments.py`. Both refuse the same calls
+`templates/frame/`; the NumPy backend binds with `jaccomp/arguments.py`. Both refuse the same calls
 in the same words.
 """
 

@@ -17,7 +17,7 @@ from jaccomp.errors import StageError
 
 HEADER = "jaccomp.h"
 _PARTS = ("jaccomp_cpu.h", "jaccomp.h", "jaccomp_blas.h")
-_FRAME = "jaccomp_frame.h"
+_FRAME = ("state.h", "arguments.h", "sizes.h", "results.h", "calls.h", "module.h")
 _WIDTH = 116
 
 
@@ -53,9 +53,15 @@ def header() -> str:
 
     Kernels include the first part; the frame is included again below them, once its tables are known.
     """
-    parts = {part: (template_directory() / part).read_text(encoding="utf-8") for part in (*_PARTS, _FRAME)}
-    above = "\n".join(parts[part].replace("#pragma once\n", "") for part in _PARTS)
-    return f"#ifndef JC_HEADER_INCLUDED\n#define JC_HEADER_INCLUDED\n{above}#endif\n\n{parts[_FRAME]}"
+    folder = template_directory()
+    above = "\n".join((folder / part).read_text(encoding="utf-8") for part in _PARTS).replace("#pragma once\n", "")
+    frame = "\n".join((folder / "frame" / part).read_text(encoding="utf-8") for part in _FRAME)
+    return _once("JC_HEADER_INCLUDED", "", above) + "\n" + _once("JC_FRAME_INCLUDED", "defined(JC_FRAME) && ", frame)
+
+
+def _once(guard: str, condition: str, c_text: str) -> str:
+    """A part of the header that is read once, when its condition holds."""
+    return f"#if {condition}!defined({guard})\n#define {guard}\n{c_text}#endif\n"
 
 
 def _lines(rows: tuple[str, ...]) -> tuple[str, ...]:

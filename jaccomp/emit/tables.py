@@ -1,4 +1,4 @@
-"""Signature and programs -> the C tables that `templates/jaccomp_frame.h` reads.
+"""Signature and programs -> the C tables that `templates/frame/` reads.
 
 A code stands for an integer: a size, an integer scalar, or an expression, numbered in the order of first need.
 """
