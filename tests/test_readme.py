@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import shlex
 import subprocess
@@ -55,7 +56,7 @@ def test_commands_print_what_is_shown(update_goldens: bool, capsys: pytest.Captu
 
 def test_programs_print_what_is_shown(update_goldens: bool, tmp_path: Path) -> None:
     found = blocks()
-    programs = [pair for pair in zip(found, found[1:], strict=False) if pair[0].language == "python"]
+    programs = [pair for pair in itertools.pairwise(found) if pair[0].language == "python"]
     assert programs
     for program, after in programs:
         assert after.language == "text", "a program is followed by what it prints"
