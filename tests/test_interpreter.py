@@ -243,3 +243,21 @@ def test_contractions_agree_with_the_plain_path() -> None:
     a, e = normal(20, 30), normal(25, 30, seed=1)
     got = run(p, (20, 30, 25), x0=a, x1=e)
     assert np.allclose(got, np.tril(a @ e.T) * 2 / 30, rtol=1e-12, atol=1e-14)
+
+
+def test_integer_tensors_keep_every_digit_in_float32() -> None:
+    ids, moved, x, y = Tensor("x0", (N,), "int64"), Tensor("v0", (N,), "int64"), Tensor("x1", (N,)), Tensor("v1", (N,))
+    p = program((ids, x, moved, y), scalar_map("v0", 1, 2 * ids[i,] + 1), scalar_map("v1", 1, x[i,] * moved[i,]))
+    got = evaluate(p, {"x0": [1 << 30, 5], "x1": [0.5, 2.0]}, {"s0": 2, "s1": 1, "s2": 1}, dtype=np.float32)
+    assert got["v0"].dtype == np.int64 and got["v0"].tolist() == [(1 << 31) + 1, 11]
+    assert got["v1"].dtype == np.float32 and got["v1"].tolist() == [2.0**30, 22.0]
+
+
+@pytest.mark.parametrize("smallest_einsum", [0, 1 << 20])
+def test_an_index_that_an_equality_gives_needs_no_dimension_and_keeps_its_range(smallest_einsum: int) -> None:
+    """The cotangent of a strided slice: v0[i0] = Σ {b : 2 b + 1 == i0, 0 <= b < M} x[b]."""
+    x, y = Tensor("x0", (M,)), Tensor("v0", (N,))
+    term = Term(x[c,], (b, c), (*in_range(b, M), equal(2 * b + 1, i), equal(c, b)))
+    p = program((x, y), Equation("v0", (i,), (term,)))
+    got = evaluate(p, {"x0": [1.0, 2.0]}, {"s0": 7, "s1": 2, "s2": 1}, smallest_einsum=smallest_einsum)["v0"]
+    assert got.tolist() == [0, 1, 0, 2, 0, 0, 0]
