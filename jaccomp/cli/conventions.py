@@ -15,10 +15,13 @@ from jaccomp.program import Program
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What a layer computes: the bodies of its equations as written and as stabilised, and its reducers."""
+    """What a layer computes: the bodies of its equations as written and as stabilised, the tensors that are square
+    roots, and its reducers.
+    """
 
     written: tuple[sp.Expr, ...]
     stabilised: tuple[sp.Expr, ...]
+    roots: frozenset[str]
     reducers: frozenset[str]
 
 
@@ -27,6 +30,7 @@ def in_force(layer: Program, *stabilised: Program) -> tuple[Convention, ...]:
     evidence = Evidence(
         _bodies(layer),
         tuple(body for program in stabilised for body in _bodies(program)),
+        frozenset(e.target for p in stabilised for e in p.equations if any(_is_root(t.body) for t in e.terms)),
         frozenset(equation.reducer for equation in layer.equations),
     )
     return tuple(row for row in CONVENTIONS if MATTERS[row.what](evidence))
@@ -51,23 +55,26 @@ def _holds(kind: type) -> Callable[[Evidence], bool]:
 
 
 def _divides_by_a_norm(evidence: Evidence) -> bool:
-    """Did stabilisation put a guard `0 if norm = 0` where the author wrote a division?"""
+    """Did stabilisation put a guard `0 if norm = 0` on a square root?"""
 
-    def guards(bodies: tuple[sp.Expr, ...]) -> set[sp.Expr]:
-        return {
-            case
-            for body in bodies
-            for case in body.atoms(sp.Piecewise)
-            if case.args[0][0] == 0 and isinstance(case.args[0][1], sp.Eq)
-        }
+    def guards_a_root(condition: sp.Expr) -> bool:
+        if not isinstance(condition, sp.Eq):
+            return False
+        return any(_is_root(s) or (isinstance(s, Access) and s.name in evidence.roots) for s in condition.args)
 
-    return bool(guards(evidence.stabilised) - guards(evidence.written)) or _holds(InverseRoot)(evidence)
+    cases = (case for body in evidence.stabilised for case in body.atoms(sp.Piecewise))
+    guarded = any(guards_a_root(condition) for case in cases for _, condition in case.args)
+    return guarded or _holds(InverseRoot)(evidence)
+
+
+def _is_root(body: sp.Expr) -> bool:
+    return isinstance(body, sp.Pow) and body.exp == sp.S.Half
 
 
 MATTERS: Mapping[str, Callable[[Evidence], bool]] = {
     "derivative of Max(x, c), Min(x, c), c constant, at x = c": _extremum_of(lambda count: count == 1),
     "derivative of Max(a, b), Min(a, b) at a = b": _extremum_of(lambda count: count > 1),
-    "derivative of |x| at 0": _holds(sp.Abs),
+    "derivative of |x| at 0": lambda evidence: any(body.has(sp.Abs) for body in evidence.written),
     "derivative of a maximum or minimum over an index": lambda evidence: bool(evidence.reducers & {"max", "min"}),
     "x/‖x‖ and the derivative of ‖x‖ at 0": _divides_by_a_norm,
     "softmax of a fully masked row (every entry -∞)": _holds(Finite),
