@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -129,7 +130,7 @@ def test_the_frame_compiles_without_warnings(tmp_path: Path) -> None:
 # -- the module
 
 
-def _run_plain(folder: Path, code: str) -> str:
+def _run_plain(folder: Path, code: str, **environment: str) -> str:
     """Run code where NumPy and SciPy can be imported, and neither jaccomp nor SymPy."""
     guard = (
         "import sys\nclass Guard:\n    def find_spec(self, name, path=None, target=None):\n"
@@ -137,7 +138,12 @@ def _run_plain(folder: Path, code: str) -> str:
         "            raise ImportError('forbidden: ' + name)\nsys.meta_path.insert(0, Guard())\n"
     )
     made = subprocess.run(
-        [sys.executable, "-W", "error", "-c", guard + code], cwd=folder, capture_output=True, text=True, check=False
+        [sys.executable, "-W", "error", "-c", guard + code],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, **environment},
     )
     assert made.returncode == 0, made.stderr
     return made.stdout
@@ -191,6 +197,42 @@ def test_threads_default_to_openmp_and_never_change_the_bits() -> None:
         np.testing.assert_array_equal(again, y)
         for one, other in zip(pull(y), pullback(y, threads=5), strict=True):
             np.testing.assert_array_equal(one, other)
+
+
+def test_kernels_run_without_the_gil() -> None:
+    """With switches by time put off, another thread can only run during the call if the call lets go."""
+    x, g = np.ones((4000, 1000)), np.ones(1000)
+    started, finished = threading.Event(), threading.Event()
+
+    def work() -> None:
+        started.set()
+        module("rmsnorm").forward(x, g, threads=1)
+        finished.set()
+
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(30)
+    try:
+        worker = threading.Thread(target=work)
+        worker.start()
+        started.wait()
+        assert not finished.is_set()
+        worker.join()
+    finally:
+        sys.setswitchinterval(before)
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="counts threads where Linux lists them")
+@pytest.mark.parametrize(
+    ("variable", "argument", "more"), [("1", "None", 0), ("3", "None", 2), ("3", "2", 1), ("1", "4", 3)]
+)
+def test_threads_follow_openmp_unless_the_call_says(tmp_path: Path, variable: str, argument: str, more: int) -> None:
+    compile_into(emit_module(bundle("rmsnorm", ("fwd", "bwd"), ("f64",))), tmp_path)
+    code = (
+        "import os, numpy as np, rmsnorm\nx, g = np.ones((400, 400)), np.ones(400)\n"
+        "before = len(os.listdir('/proc/self/task'))\n"
+        f"rmsnorm.forward(x, g, threads={argument})\nprint(len(os.listdir('/proc/self/task')) - before)"
+    )
+    assert _run_plain(tmp_path, code, OMP_NUM_THREADS=variable).strip() == str(more)
 
 
 def test_the_module_says_what_it_computes() -> None:
@@ -256,6 +298,9 @@ def test_a_bundle_that_does_not_fit_together_is_a_stage_error() -> None:
     )
     with pytest.raises(StageError, match="an input, a scalar and a size go by the same name"):
         emit_module(Bundle("clash", {"forward": clash}, {("forward", "f64"): ""}))
+    labels = replace(clash.labels, names={"x0": "x", clash.outputs[0]: "x"})
+    with pytest.raises(StageError, match="two of its arrays go by the same name"):
+        emit_module(Bundle("twice", {"forward": replace(clash, labels=labels)}, {("forward", "f64"): ""}))
     many = replace(clash, sizes=tuple(sp.Symbol(f"s{k}", integer=True, nonnegative=True) for k in range(64)))
     with pytest.raises(StageError, match="64 sizes, but a module holds at most 63"):
         emit_module(Bundle("many", {"forward": many}, {("forward", "f64"): ""}))

@@ -147,7 +147,7 @@ def kept(bundle: Bundle) -> tuple[str, ...]:
 
 def any_sizes(bundle: Bundle) -> tuple[str, ...]:
     """The canonical names of the sizes that stand for any number of axes."""
-    return bundle.any_axes or tuple(getattr(bundle.base, "any_axes", ()))
+    return bundle.any_axes or bundle.base.any_axes
 
 
 def needed_inputs(program: Program, output: str) -> tuple[str, ...]:

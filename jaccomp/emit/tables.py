@@ -184,6 +184,8 @@ def tables(bundle: Bundle, signature: Signature) -> Tables:
     free = [signature.any_sizes.index(s) if s in signature.any_sizes else -1 for s in signature.sizes]
     kept = [tensors.index(name) for name in signature.kept]
     inplace = [_row(*(tensors.index(bundle.label(name)) for name in pair)) for pair in bundle.inplace]
+    if len(set(tensors)) < len(tensors):
+        raise StageError(f"module {bundle.name!r}", "two of its arrays go by the same name.")
     keys = [*(t.name for t in signature.inputs), *(s.name for s in signature.scalars), *signature.sizes, *_OPTIONS]
     if len(set(keys)) < len(keys):
         raise StageError(f"module {bundle.name!r}", "an input, a scalar and a size go by the same name.")
