@@ -188,6 +188,24 @@ def _equations(layer: Layer) -> list[sp.Eq]:
     return [sp.Eq(one.left, one.right) for one in layer.spec.equations]
 
 
+def _tail(skipped: int) -> Layer:
+    """What follows the first `skipped` entries: sizes below that have no such layer."""
+    i, long, tail = jc.index("i", N - skipped), jc.tensor("long", N), jc.tensor("tail", N - skipped)
+    return Layer("tail", inputs=[long], outputs=[tail], equations=[sp.Eq(tail[i], long[i + skipped] ** 2)])
+
+
+def test_sizes_are_sought_that_the_extents_allow() -> None:
+    layer = _tail(30)
+    report = check(layer.spec, Interpreted(layer.program))
+    assert report and any(row.sizes.startswith("different") for row in report.rows)
+
+
+def test_a_layer_without_sizes_is_an_error() -> None:
+    layer = _tail(10**6)
+    with pytest.raises(UsageError, match="no sizes were found"):
+        check(layer.spec, Interpreted(layer.program))
+
+
 def test_a_size_that_no_input_determines_is_required() -> None:
     grouped = layers.get("groupnorm").program
     with pytest.raises(UsageError, match="no input determines"):

@@ -65,7 +65,7 @@ def check(
 ) -> Report:
     """Climb the ladder with the kernel of `spec`. With `against`, the truth is that of another layer's equations.
 
-    Raises `UsageError` where the other layer's inputs or outputs do not correspond.
+    Raises `UsageError` where the other layer's inputs or outputs do not correspond, or no sizes fit the layer.
     """
     reference = spec if against is None else against
     if against is not None:
@@ -75,6 +75,12 @@ def check(
         for dtype in dtypes:
             if dtype in case.dtypes:
                 rows += examine(spec, case, kernel, dtype, reference=reference)
+    if not rows:
+        raise UsageError(
+            f"check of layer {spec.name!r}",
+            "no sizes were found at which its extents are >= 0 and its reads inside their tensors.",
+            "Sizes up to some hundreds were tried. Bind those that must be larger: layer.bind(N=1000).",
+        )
     return Report(tuple(rows))
 
 

@@ -112,8 +112,11 @@ def different(spec: Spec, rng: np.random.Generator) -> Iterator[dict[str, int]]:
         (13,) if len(names) == 1 else DIFFERENT if len(names) < 5 else (2, 3, 1, 4, 5, 6, 7, *range(8, len(names) + 1))
     )
     yield dict(zip(names, pool, strict=False))
-    while True:
-        pool = (*pool, len(pool) + 1)
+    for attempt in itertools.count():
+        if attempt % 4 == 3:
+            yield {name: int(rng.integers(1, 2 ** (4 + attempt // 8))) for name in names}
+            continue
+        pool = (*pool, max(pool, default=0) + 1)
         width = int(rng.integers(len(names), len(pool) + 1))
         yield dict(zip(names, map(int, rng.permutation(pool[:width])), strict=False))
 
