@@ -36,7 +36,7 @@ def bundle(layer: Layer, part: str, dtypes: Sequence[str]) -> Bundle:
         programs=programs,
         kernels={(role, dtype): emit_kernel(k, role, dtype) for role, k in lowered.items() for dtype in dtypes},  # type: ignore[arg-type]
         residuals=halves.residuals,
-        formulas=_formulas(layer) if part != "tangent" else {},
+        formulas=_formulas(layer) if part != "tangent" and layer.is_written else {},
         equations=tuple(equation_text(layer.program, e) for e in layer.program.equations),
         doc=layer.doc,
         spec_hash=hashlib.sha256(layer.serialise().encode()).hexdigest(),
@@ -46,6 +46,7 @@ def bundle(layer: Layer, part: str, dtypes: Sequence[str]) -> Bundle:
 
 
 def _formulas(layer: Layer) -> dict[tuple[str, str], Formula]:
+    """Every block of a written layer; those of a derived one are asked for with `layer.jacobian`, one at a time."""
     import sympy as sp
 
     return {key: Formula(str(j), sp.latex(j), j.structure) for key, j in layer.jacobians().items()}
