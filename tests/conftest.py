@@ -22,7 +22,7 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # workers share the cores; libgomp reads it when it is loaded
     paths = [str(config.rootpath), os.environ.get("PYTHONPATH", "")]  # for the processes that tests start
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
-    if CACHE not in os.environ:
+    if not os.environ.get(CACHE):
         os.environ[CACHE] = str(config.rootpath / ".pytest_cache" / "modules")
 
 
