@@ -16,7 +16,8 @@ from jaccomp.emit.loops import emit_kernel
 from jaccomp.emit.templates import template_directory
 from jaccomp.lowering import lower
 from jaccomp.program import Program
-from jaccomp.reference.interpreter import evaluate, extent
+from jaccomp.reference.interpreter import evaluate
+from jaccomp.reference.sampling import extents
 
 HEADERS = ("jaccomp_cpu.h", "jaccomp.h", "jaccomp_blas.h")
 RESOLVE = """
@@ -98,7 +99,7 @@ def run(
             addresses.append(0)
             continue
         tensor = program.tensor(name)
-        shape = tuple(extent(e, sizes, given) for e in tensor.shape)
+        shape = extents(tensor.shape, {**sizes, **given})
         whole = np.full((int(np.prod(shape)) + 32,), -7 if tensor.dtype == "int64" else np.nan,
                         dtype=np.int64 if tensor.dtype == "int64" else dtype)  # fmt: skip
         keep.append(whole)
@@ -123,7 +124,7 @@ def sample(program: Program, sizes: Mapping[str, int], seed: int = 0, ids: int =
     arrays = {}
     for name in program.inputs:
         tensor = program.tensor(name)
-        shape = tuple(extent(e, sizes, given) for e in tensor.shape)
+        shape = extents(tensor.shape, {**sizes, **given})
         arrays[name] = rng.integers(0, max(ids, 1), shape) if tensor.dtype == "int64" else rng.standard_normal(shape)
     return arrays
 

@@ -7,6 +7,7 @@ access, a floor or a product with another index is not affine: `slope` answers N
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
+from functools import lru_cache
 
 import sympy as sp
 
@@ -15,8 +16,11 @@ from jaccomp.notation import Access
 from jaccomp.program import Constraint
 
 
+@lru_cache(maxsize=1 << 16)
 def slope(expr: sp.Expr, index: sp.Symbol) -> sp.Expr | None:
     """The coefficient of `index` in an expression affine in it; None if it is not."""
+    if expr == index:
+        return sp.S.One
     if index not in expr.free_symbols:
         return sp.S.Zero
     total: list[sp.Expr] = []
@@ -48,6 +52,14 @@ def flat_offset(indices: Sequence[sp.Expr], shape: Sequence[sp.Expr]) -> sp.Expr
     for index, extent in zip(indices, shape, strict=True):
         offset = offset * extent + index
     return sp.expand(offset)
+
+
+def step(indices: Sequence[sp.Expr], index: sp.Symbol) -> sp.Expr | None:
+    """How far an access moves with `index`: 0 not at all, 1 to the next element, None further or unknown."""
+    moves = [slope(e, index) for e in indices]
+    if all(m == 0 for m in moves):
+        return sp.S.Zero
+    return sp.S.One if moves[-1] == 1 and all(m == 0 for m in moves[:-1]) else None
 
 
 def index_set(expr: sp.Basic, indices: Collection[sp.Symbol]) -> tuple[sp.Symbol, ...]:

@@ -67,8 +67,9 @@ def sides(equation: Equation) -> Sides | None:
             continue
         k = tuple(sorted(term.bound, key=right.indices.index))
         choices.append((isinstance(left, Access), Sides(left, right, sp.Mul(*constants), m, n, k)))
-    plain = [c for bare, c in choices if bare]
-    return plain[0] if plain else choices[0][1] if choices else None
+    plain = [c for bare, c in choices if bare] or [c for _, c in choices]
+    rows_first = [c for c in plain if equation.axes.index(c.m[0]) < equation.axes.index(c.n[0])]
+    return next(iter([*rows_first, *plain]), None)
 
 
 def boxes(equation: Equation, target: Tensor, shapes: Shapes) -> dict[sp.Symbol, tuple[sp.Expr, sp.Expr]] | None:
@@ -164,13 +165,14 @@ def run_stride(offset: sp.Expr, run: Sequence[sp.Symbol], extents: Mapping[sp.Sy
     return innermost
 
 
-def name_operands(program: Program) -> Program:
+def name_operands(program: Program, outer: bool = True) -> Program:
     """Give the composite or triangular operand of a product an equation of its own.
 
     o[t,d] = Σ_{m <= t} e[t,m] / z[t] v[m,d]
         ->   o_left[t,m] = {m <= t} e[t,m] / z[t];  o[t,d] = Σ_m o_left[t,m] v[m,d]
 
-    The new operand is 0 where the triangle leaves it out, so that a dense product is exact.
+    The new operand is 0 where the triangle leaves it out, so that a dense product is exact. Without `outer` no operand
+    is made that is larger than everything it reads.
     """
     equations: list[Equation] = []
     new: list[Tensor] = []
@@ -190,7 +192,7 @@ def name_operands(program: Program) -> Program:
     new = []
     for equation in program.equations:
         target = program.tensor(equation.target)
-        split = _split(program, equation, target, shapes)
+        split = _split(program, equation, target, shapes, outer)
         if split is None:
             equations.append(equation)
             continue
@@ -270,7 +272,7 @@ def _renamed(access: Access, like: Access) -> Access:
 
 
 def _split(
-    program: Program, equation: Equation, target: Tensor, shapes: Shapes
+    program: Program, equation: Equation, target: Tensor, shapes: Shapes, outer: bool
 ) -> tuple[Equation, tuple[Equation, Tensor] | None] | None:
     """The product over plain ranges, with the new operand that makes it one unless there is one already."""
     found = sides(equation)
@@ -289,6 +291,8 @@ def _split(
     if not isinstance(kept, Access) or not all(e.is_Symbol or not e.free_symbols for e in kept.indices):
         return None
     own = index_set(composite, everything)
+    if not outer and not any(set(own) <= a.free_symbols for a in accesses(composite)):
+        return None
     batch = tuple(i for i in own if i not in rows and i not in found.k)
     order = (*batch, *rows, *found.k)
     if any(not set(index_set(c.expr, everything)) <= set(order) for c in triangle):
@@ -320,7 +324,7 @@ def extend_labels(labels: Labels, new: Sequence[Tensor]) -> Labels:
     """Labels that name derived operands after their product."""
     names = dict(labels.names)
     for tensor in new:
-        for suffix in ("_left", "_dense", "_product"):
+        for suffix in ("_left", "_dense", "_product", "_again"):
             stem, found, _ = tensor.name.partition(suffix)
             if found:
                 names.setdefault(tensor.name, labels.name(stem) + suffix)

@@ -6,12 +6,12 @@ value of one iteration is all it needs. A reduction over the loop may not be rea
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import sympy as sp
 
-from jaccomp.lowering.affine import bounds_of, flat_offset, index_set, slope
+from jaccomp.lowering.affine import bounds_of, index_set, slope, step
 from jaccomp.lowering.classes import Classes
 from jaccomp.lowering.solve import Statement
 from jaccomp.notation import Access
@@ -117,7 +117,7 @@ def _as_classes(expr: sp.Expr, index: sp.Symbol, statement: Statement, classes: 
     return expr.xreplace(where)
 
 
-def innermost(statement: Statement, shapes: Mapping[str, tuple[sp.Expr, ...]]) -> sp.Symbol | None:
+def innermost(statement: Statement) -> sp.Symbol | None:
     """The loop that would rather be innermost: the one along which most accesses are contiguous.
 
     The target counts twice, and an access in more loops more. A bound index that slides along an axis (`S*h + r`) is
@@ -134,9 +134,9 @@ def innermost(statement: Statement, shapes: Mapping[str, tuple[sp.Expr, ...]]) -
         for access, weight in weighted:
             if not access.indices:
                 continue
-            step = slope(flat_offset(access.indices, shapes[access.name]), index)
+            move = step(access.indices, index)
             traffic = 4 ** len(index_set(access, statement.loops))
-            score += traffic * (weight if step == 1 else 0 if step == 0 else -2)
+            score += traffic * (weight if move == 1 else 0 if move == 0 else -2)
             slides = slides or (index not in target and _slides(statement, access, index, target))
         rank = (not slides, score, index in target, position)
         if best is None or rank > best:

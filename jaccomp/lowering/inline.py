@@ -5,6 +5,7 @@ gy[n,i] = g[i] ct_y[n,i];  a[n] = Σ_i gy[n,i]   ->   a[n] = Σ_i g[i] ct_y[n,i]
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import sympy as sp
@@ -17,6 +18,9 @@ from jaccomp.program import Domain, Equation, Program, Term, accesses, instantia
 CHEAP = 6
 """Additions and multiplications up to which a map is recomputed for each reader."""
 
+SIMPLE = 3
+"""The same for a map of inputs that is recomputed in every iteration of loops it does not depend on."""
+
 
 def inline(program: Program) -> Program:
     """Substitute maps into their readers where no work, or little, is repeated; drop what nobody reads any more."""
@@ -26,7 +30,12 @@ def inline(program: Program) -> Program:
         if definition is None or (not _is_cheap(definition.terms[0].body) and _readings(current, name) > 1):
             continue
         current = current.with_equations(
-            replace(e, terms=tuple(_inlined(e, t, definition, axis_ranges(current.tensor(e.target))) for t in e.terms))
+            replace(
+                e,
+                terms=tuple(
+                    _inlined(e, t, definition, axis_ranges(current.tensor(e.target)), current.inputs) for t in e.terms
+                ),
+            )
             for e in current.equations
         )
         if not any(name in {a.name for t in e.terms for a in term_accesses(t)} for e in current.equations):
@@ -42,7 +51,7 @@ def _is_pointwise(equation: Equation) -> bool:
     return not term.bound and not any(c.equality or c.is_data for c in term.domain)
 
 
-def _is_cheap(body: sp.Expr) -> bool:
+def _is_cheap(body: sp.Expr, most: int = CHEAP) -> bool:
     operations = 0
     for node in sp.preorder_traversal(body):
         if isinstance(node, Access):
@@ -57,23 +66,26 @@ def _is_cheap(body: sp.Expr) -> bool:
             operations += 1
         elif isinstance(node, sp.Function | sp.Piecewise):
             return False
-    return operations <= CHEAP
+    return operations <= most
 
 
 def _readings(program: Program, name: str) -> int:
     return sum(len([a for a in term_accesses(t) if a.name == name]) for e in program.equations for t in e.terms)
 
 
-def _inlined(equation: Equation, term: Term, definition: Equation, given: Domain) -> Term:
+def _inlined(equation: Equation, term: Term, definition: Equation, given: Domain, inputs: Sequence[str]) -> Term:
     mine = [a for a in accesses(term.body) if a.name == definition.target]
     if not mine or any(a.name == definition.target for c in term.domain for a in accesses(c.expr)):
         return term
     if sides(equation) is not None and len(definition.axes) > 0:
         return term
     loops = {*equation.axes, *term.bound}
+    simple = _is_cheap(definition.terms[0].body, SIMPLE) and all(
+        a.name in inputs for a in accesses(definition.terms[0].body)
+    )
     where: dict[sp.Expr, sp.Expr] = {}
     for access in mine:
-        if not loops <= access.free_symbols:
+        if not loops <= access.free_symbols and not simple:
             continue
         if any(access in inner.indices for inner in accesses(term.body)):
             continue

@@ -7,6 +7,7 @@ from dataclasses import replace
 import sympy as sp
 
 from jaccomp.lowering.affine import bounds_of, index_set
+from jaccomp.lowering.again import compute_again
 from jaccomp.lowering.classes import classes
 from jaccomp.lowering.contraction import extend_labels, name_operands, split_terms
 from jaccomp.lowering.demand import narrow
@@ -25,13 +26,30 @@ TYPICAL = 64
 
 def lower(program: Program) -> Kernel:
     """The kernel that computes a program: equations solved for loops, fused, tiled, stored and split over threads."""
-    prepared = inline(name_operands(split_terms(flatten(rename_bounds(live(program))))))
-    shared = share(prepared)
-    if shared is not prepared:
-        kernel = _lowered(shared)
-        if not any(b.name.startswith("shared") for b in kernel.temporaries):
-            return kernel
-    return _lowered(prepared)
+    base = split_terms(flatten(rename_bounds(live(program))))
+    kernels = [_best(inline(name_operands(base, outer=True)))]
+    if any("_left" in b.name for b in kernels[0].temporaries):
+        kernels.append(_best(inline(name_operands(base, outer=False))))
+    return min(kernels, key=_kept)
+
+
+def _best(prepared: Program) -> Kernel:
+    """The kernel that shares functions and computes maps again where that keeps fewer numbers between nests."""
+    kernel = _lowered(share(prepared))
+    if any(b.name.startswith("shared") for b in kernel.temporaries):
+        kernel = _lowered(prepared)
+    large = [b.name for b in kernel.temporaries if len(b.shape) > 1]
+    if not large:
+        return kernel
+    again = compute_again(prepared, large)
+    return kernel if again is prepared else min((kernel, _lowered(again)), key=_kept)
+
+
+def _kept(kernel: Kernel) -> tuple[float, int]:
+    """What a kernel keeps between nests, at representative sizes."""
+    values = typical(kernel.program)
+    sizes = [float(sp.sympify(b.elements, strict=True).xreplace(values).evalf()) for b in kernel.temporaries]
+    return sum(sizes), len(sizes)
 
 
 def _lowered(prepared: Program) -> Kernel:

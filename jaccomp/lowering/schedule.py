@@ -109,16 +109,36 @@ class Scheduler:
     def _outermost(
         self, head: Statement, items: Sequence[Statement]
     ) -> tuple[sp.Symbol, tuple[Statement, ...], tuple[Statement, ...]] | None:
-        best: tuple[int, sp.Symbol, tuple[Statement, ...], tuple[Statement, ...]] | None = None
+        best: tuple[tuple[bool, int], sp.Symbol, tuple[Statement, ...], tuple[Statement, ...]] | None = None
         for index in head.loops:
             cls = self.classes.of(index)
             parts = split(items, cls, self.classes, self._may_run_in_parallel)
             if head not in parts.inside:
                 continue
-            score = sum(self._weight(s, cls) for s in parts.inside)
+            inside = self._without_strays(parts.inside, items)
+            stray = head not in inside
+            if stray:
+                inside = parts.inside
+            before = tuple(f for f in parts.before if any(f.target.name == s.target.name for s in inside))
+            score = (not stray, sum(self._weight(s, cls) for s in inside))
             if best is None or score > best[0]:
-                best = (score, cls, parts.before, parts.inside)
+                best = (score, cls, before, inside)
         return None if best is None else best[1:]
+
+    def _without_strays(self, inside: tuple[Statement, ...], items: Sequence[Statement]) -> tuple[Statement, ...]:
+        """Leave what only later nests read to them, so that it need not be kept."""
+        kept = list(inside)
+        found = True
+        while found:
+            found = False
+            for one in reversed(kept):
+                name = one.target.name
+                readers = [s for s in items if s.target.name != name and any(a.name == name for a in s.reads())]
+                if readers and not any(r in kept for r in readers):
+                    kept = [s for s in kept if s.target.name != name]
+                    found = True
+                    break
+        return tuple(kept)
 
     def _weight(self, statement: Statement, cls: sp.Symbol) -> int:
         index = self.classes.loop(statement, cls)
@@ -177,7 +197,7 @@ class Scheduler:
                 run = next((r for r in (product.m, product.n, product.k) if index in r), ())
                 if run and (len(run) == 1 or index == run[-1] or index in product.k):
                     return False
-            elif len(statement.loops) > 1 and index == innermost(statement, self.shapes):
+            elif len(statement.loops) > 1 and index == innermost(statement):
                 return False
         return True
 
@@ -283,7 +303,17 @@ class Scheduler:
         return not statement.loops or statement.product is not None
 
     def _may_tile(self, items: Sequence[Statement]) -> bool:
-        return any(s.product is not None and not any(self._is_cut(s, i) for i in s.loops) for s in items)
+        return any(self._tile_candidates(s) for s in items)
+
+    def _tile_candidates(self, statement: Statement) -> tuple[sp.Symbol, ...]:
+        """The sides of a product that may be tiled: its rows or columns; then, over a map computed again, its sum."""
+        product = statement.product
+        if product is None:
+            return ()
+        if not any(self._is_cut(statement, i) for i in statement.loops):
+            return tuple(i for i in (*product.m, *product.n) if i in statement.loops)
+        again = any("_again" in a.name for a in (product.left, product.right))
+        return product.k if again and not any(self._is_cut(statement, i) for i in product.k) else ()
 
     def _is_cut(self, statement: Statement, index: sp.Symbol) -> bool:
         bounds = loop_bounds(statement, index)
@@ -292,9 +322,8 @@ class Scheduler:
     def _tiled(self, items: list[Statement]) -> tuple[list[Node], list[Statement]] | None:
         """A serial loop over tiles of rows that the most statements, products among them, can share."""
         best: tuple[int, sp.Symbol] | None = None
-        head = next(s for s in items if s.product is not None)
-        assert head.product is not None
-        for index in [i for i in (*head.product.m, *head.product.n) if i in head.loops]:
+        head = next(s for s in items if self._tile_candidates(s))
+        for index in self._tile_candidates(head):
             cls = self.classes.of(index)
             parts = split(items, cls, self.classes, lambda s, i: True)
             if head in parts.inside and len(parts.inside) > 1 and (best is None or len(parts.inside) > best[0]):
@@ -337,7 +366,7 @@ class Scheduler:
         def joins(statement: Statement, index: sp.Symbol) -> bool:
             if statement.product is not None:
                 return False
-            return len(statement.loops) == 1 or index != innermost(statement, self.shapes)
+            return len(statement.loops) == 1 or index != innermost(statement)
 
         for index in head.loops:
             if loop_bounds(head, index) is None:
