@@ -116,7 +116,7 @@ class Jacobian:
     @cached_property
     def text(self) -> str:
         """The right side of `str`."""
-        return _spelled(self.expr)
+        return _spelled(self.expr, self._letters[: len(self._block.rows)])
 
     def _latex(self, printer: Any) -> str:
         rank = len(self._block.rows)
@@ -256,19 +256,22 @@ def _unrolled(expr: sp.Expr) -> sp.Expr:
     return expr.func(*(_unrolled(a) for a in expr.args))
 
 
-def _spelled(expr: sp.Expr) -> str:
-    """A user-level expression as text: deltas first, sums with their indices."""
-    return expression_text(Labels(), _plain(expr), {}, ADD)
+def _spelled(expr: sp.Expr, rows: Sequence[str]) -> str:
+    """A user-level expression as text: the row's side of a delta first, sums with their indices."""
+    return expression_text(Labels(), _plain(expr, frozenset(rows)), {}, ADD)
 
 
-def _plain(expr: Any) -> Any:
-    """Indices and tensors as symbols, so that the program printer spells them; sums stay."""
+def _plain(expr: Any, rows: frozenset[str]) -> Any:
+    """Indices and tensors as symbols, so that the program printer spells them; sums and deltas stay as they read."""
     if isinstance(expr, Index):
         return sp.Symbol(str(expr), integer=True)
     if isinstance(expr, Access):
-        return Access(sp.Symbol(expr.name, real=True), *(_plain(i) for i in expr.indices))
+        return Access(sp.Symbol(expr.name, real=True), *(_plain(i, rows) for i in expr.indices))
     if isinstance(expr, sp.Sum):
-        return sp.Function("Σ_" + ",".join(str(limit[0]) for limit in expr.limits))(_plain(expr.function))
+        return sp.Function("Σ_" + ",".join(str(limit[0]) for limit in expr.limits))(_plain(expr.function, rows))
+    if isinstance(expr, sp.KroneckerDelta):
+        sides = sorted(expr.args[:2], key=lambda side: not any(str(i) in rows for i in side.atoms(Index)))
+        return sp.Function("δ")(*(_plain(side, rows) for side in sides))
     if not expr.args:
         return expr
-    return expr.func(*(_plain(a) for a in expr.args))
+    return expr.func(*(_plain(a, rows) for a in expr.args))

@@ -550,13 +550,15 @@ def _guards(equation: Equation) -> tuple[Constraint, ...]:
 
 
 def _labels(spec: Spec, names: Mapping[notation.Tensor, str], constants: Mapping[sp.Expr, sp.Expr]) -> Labels:
-    """The user's words: names, the axes of tensors as first written, and the indices seen over each extent."""
+    """The user's words: names, the axes of tensors as first read at free indices, the indices seen over each extent."""
     words = {name: t.name for t, name in names.items()}
     constant_symbols: tuple[Any, ...] = (*spec.sizes, *spec.scalars)
     words.update({constants[s].name: s.name for s in constant_symbols})
     axes: dict[str, tuple[str, ...]] = {}
+    summed: dict[str, tuple[str, ...]] = {}
     ranges: dict[sp.Expr, dict[str, None]] = {}
     for equation in spec.equations:
+        free = {str(i) for expr in equation.indices for i in expr.atoms(Index)}
         for side in (equation.left, equation.right):
             nodes: list[Any] = list(sp.preorder_traversal(side))
             for node in nodes:
@@ -567,5 +569,5 @@ def _labels(spec: Spec, names: Mapping[notation.Tensor, str], constants: Mapping
                 if isinstance(node, Access) and all(isinstance(i, Index) for i in node.indices):
                     letters: tuple[str, ...] = tuple(str(i) for i in node.indices)
                     if node.base in names and len(set(letters)) == len(letters):
-                        axes.setdefault(names[node.base], letters)
-    return Labels(words, axes, tuple((extent, tuple(found)) for extent, found in ranges.items()))
+                        (axes if free.issuperset(letters) else summed).setdefault(names[node.base], letters)
+    return Labels(words, {**summed, **axes}, tuple((extent, tuple(found)) for extent, found in ranges.items()))

@@ -175,10 +175,12 @@ def _spell(labels: Labels, expr: sp.Expr, names: Names) -> tuple[str, int]:
         cases = "; ".join(f"{inner(v)} if {_condition(labels, c, names)}" for v, c in expr.args)
         return f"cases({cases})", ATOM
     if isinstance(expr, sp.KroneckerDelta):
-        return f"δ({inner(expr.args[0])}, {inner(expr.args[1])})", ATOM
+        return f"δ({inner(expr.args[0])},{inner(expr.args[1])})", ATOM
     name = type(expr).__name__
     if name.startswith("Σ_"):
         return f"{name} {inner(expr.args[0], MUL)}", MUL
+    if name == "δ":
+        return f"δ({','.join(inner(one) for one in expr.args)})", ATOM
     arguments = ", ".join(inner(one) for one in expr.args)
     spelled = {"Step": "step", "HalfStep": "step½", "InverseRoot": "rsqrt", "Log1p": "log1p", "Expm1": "expm1"}
     return f"{spelled.get(name, name.lower())}({arguments})", ATOM

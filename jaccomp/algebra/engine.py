@@ -206,13 +206,13 @@ def _flat(term: Term, before: Term) -> Term:
     return term if term is before else replace(term, body=collected(term.body))
 
 
-def _weight(state: State, program: Program) -> tuple[float, int, int]:
-    """Operations, then tensors without a name of the user's, then tensors read: what a form is judged by."""
+def _weight(state: State, program: Program) -> tuple[float, int]:
+    """What a form is judged by: its operations and those of the nameless sums that it has to keep, then its reads."""
     derived = frozenset(e.target for e in program.equations) - state.given
     state.budget -= sum(operations(t.body) for e in program.equations for t in e.terms) + 1
     read = {name for e in program.equations if e.target in derived for name in reads(e)}
-    nameless = sum(1 for name in read if name not in program.inputs and name.startswith("u"))
-    return program_cost(program, FUNCTION_WEIGHT, derived), nameless, len(read)
+    nameless = frozenset(name for name in read & state.given if naming.is_unnamed(name))
+    return program_cost(program, FUNCTION_WEIGHT, derived | nameless), len(read)
 
 
 def _with(state: State, equations: list[Equation], new: list[tuple[Tensor, Equation]]) -> Program:

@@ -30,9 +30,10 @@ def stabilise(program: Program) -> Program:
     roots = frozenset(e.target for e in shifted.equations if _is_root_of(e, squares))
 
     definitions = shifted.definitions()
+    logs = frozenset(e.target for e in shifted.equations if e.is_map and e.body.has(sp.log) and e.body.has(Finite))
 
     def guard(term: Term) -> Term:
-        return replace(term, body=_complements(_guarded(term.body, squares, roots), definitions))
+        return replace(term, body=_complements(_guarded(_unmasked(term.body, logs), squares, roots), definitions))
 
     guarded = shifted.with_equations(map_terms(e, guard) for e in shifted.equations)
     return verify(live(name_invariants(State(guarded, frozenset(), 0))))
@@ -205,6 +206,17 @@ def _meets(factor: sp.exp) -> bool:
 
 def _has_exponential(expr: sp.Expr) -> bool:
     return any(isinstance(f, sp.exp) for f in sp.Mul.make_args(expr))
+
+
+def _unmasked(expr: sp.Expr, logs: frozenset[str]) -> sp.Expr:
+    """`exp(a - lse)` as `exp(a - finite(lse))`: zeros, not NaN, where a fully masked row has `a = lse = -∞`."""
+    if isinstance(expr, Access) or not expr.args or not logs:
+        return expr
+    arguments = [_unmasked(one, logs) for one in expr.args]
+    if isinstance(expr, sp.exp):
+        where = {a: Finite(a) for a in accesses(arguments[0]) if a.name in logs}
+        return sp.exp(arguments[0].xreplace(where))
+    return expr.func(*arguments)
 
 
 # ------------------------------------------------------------------------------------------------------------- norms

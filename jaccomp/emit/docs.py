@@ -167,7 +167,7 @@ def _jacobian(bundle: Bundle) -> str:
         return ""
     lines = []
     for (of, wrt), formula in bundle.formulas.items():
-        lines.append(f"∂{of}/∂{wrt} = {formula.text}" + (f"    ({formula.structure})" if formula.structure else ""))
+        lines.append(formula.text + (f"    ({formula.structure})" if formula.structure else ""))
     return "Jacobian:\n" + _indented([line for one in lines for line in one.split("\n")])
 
 
