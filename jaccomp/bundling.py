@@ -14,7 +14,7 @@ from jaccomp.emit.module import emit_module
 from jaccomp.lowering import lower
 from jaccomp.lowering.ir import Kernel
 from jaccomp.printing import equation_text
-from jaccomp.program import Program
+from jaccomp.program import AXES, Program, accesses
 
 if TYPE_CHECKING:
     from jaccomp.layer import Layer
@@ -42,7 +42,22 @@ def bundle(layer: Layer, part: str, dtypes: Sequence[str]) -> Bundle:
         spec_hash=hashlib.sha256(layer.serialise().encode()).hexdigest(),
         layer=layer.name,
         any_axes=layer.program.any_axes,
+        inplace=_elementwise(halves.forward),
     )
+
+
+def _elementwise(program: Program) -> tuple[tuple[str, str], ...]:
+    """The (output, input) pairs of a program that reads each element of the input only to write the same one."""
+    if len(program.outputs) != 1 or not all(equation.is_map for equation in program.equations):
+        return ()
+    (output,) = program.outputs
+    shape = program.tensor(output).shape
+    own = AXES[: len(shape)]
+    reads = [a for e in program.equations for a in accesses(e.body) if len(a.indices) == len(shape)]
+    if any(a.indices != own for a in reads):
+        return ()
+    tensors = (program.tensor(name) for name in program.inputs)
+    return tuple((output, t.name) for t in tensors if t.shape == shape and t.dtype == "real")
 
 
 def _formulas(layer: Layer) -> dict[tuple[str, str], Formula]:
