@@ -12,7 +12,7 @@ import sympy as sp
 
 from jaccomp.domains import is_index
 from jaccomp.notation import Access
-from jaccomp.program import Constraint, Equation, Labels, Program, Tensor, Term
+from jaccomp.program import Constraint, Equation, Labels, Program, Tensor, Term, hoisted
 
 SUPERSCRIPTS = {2: "²", 3: "³", 4: "⁴"}
 SIGNS = {"sum": "Σ", "prod": "Π", "max": "max", "min": "min", "argmax": "argmax", "argmin": "argmin"}
@@ -99,16 +99,6 @@ def term_text(program: Program, equation: Equation, term: Term) -> str:
         if denominator != 1:
             text += " / " + expression_text(program.labels, denominator, names, POW)
     return "-" + text if negative else text
-
-
-def hoisted(term: Term) -> tuple[sp.Expr, sp.Expr]:
-    """A term's body as (factor that no bound index changes, the rest)."""
-    if not term.bound:
-        return sp.S.One, term.body
-    bound = set(term.bound)
-    outside = [f for f in sp.Mul.make_args(term.body) if not f.free_symbols & bound]
-    inside = [f for f in sp.Mul.make_args(term.body) if f.free_symbols & bound]
-    return sp.Mul(*outside), sp.Mul(*inside)
 
 
 def _is_plain_range(program: Program, constraint: Constraint, index: sp.Symbol) -> bool:

@@ -259,6 +259,16 @@ def reads(equation: Equation) -> tuple[str, ...]:
     return tuple(dict.fromkeys(a.name for term in equation.terms for a in term_accesses(term)))
 
 
+def hoisted(term: Term) -> tuple[sp.Expr, sp.Expr]:
+    """A term's body as (factor that no bound index changes, the rest)."""
+    if not term.bound:
+        return sp.S.One, term.body
+    bound = set(term.bound)
+    factors = sp.Mul.make_args(term.body)
+    outside = [f for f in factors if not f.free_symbols & bound]
+    return sp.Mul(*outside), sp.Mul(*(f for f in factors if f.free_symbols & bound))
+
+
 def map_terms(equation: Equation, change: Callable[[Term], Term]) -> Equation:
     return replace(equation, terms=tuple(change(term) for term in equation.terms))
 

@@ -46,16 +46,6 @@ def _product(expr: sp.Mul, weight: int) -> int:
     return inside + _joins(False, factors)
 
 
-def hoisted(term: Term) -> tuple[sp.Expr, sp.Expr]:
-    """A term's body as (factor that no bound index changes, the rest)."""
-    if not term.bound:
-        return sp.S.One, term.body
-    bound = set(term.bound)
-    factors = sp.Mul.make_args(term.body)
-    outside = [f for f in factors if not f.free_symbols & bound]
-    return sp.Mul(*outside), sp.Mul(*(f for f in factors if f.free_symbols & bound))
-
-
 def typical_values(program: Program) -> dict[sp.Expr, sp.Expr]:
     """A representative number for every size and integer scalar."""
     values: dict[sp.Expr, sp.Expr] = {s: sp.Integer(t) for s, t in zip(program.sizes, program.typical, strict=False)}

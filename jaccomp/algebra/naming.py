@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 import sympy as sp
 
-from jaccomp.algebra.cost import FUNCTION_WEIGHT, hoisted, operations
+from jaccomp.algebra.cost import FUNCTION_WEIGHT, operations
 from jaccomp.domains import axis_ranges, hull, is_index, proves
 from jaccomp.notation import Access
 from jaccomp.program import (
@@ -17,6 +17,7 @@ from jaccomp.program import (
     Tensor,
     Term,
     accesses,
+    hoisted,
     map_terms,
     reads,
 )

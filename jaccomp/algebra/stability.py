@@ -13,14 +13,26 @@ from dataclasses import dataclass, replace
 import sympy as sp
 
 from jaccomp.algebra import naming
-from jaccomp.algebra.cost import hoisted
 from jaccomp.algebra.engine import State, name_invariants, ordered_with, prune
 from jaccomp.algebra.factoring import collected, joined
 from jaccomp.algebra.sums import canonical
 from jaccomp.calculus.functions import Finite, Sigmoid
 from jaccomp.calculus.names import fresh
 from jaccomp.notation import Access
-from jaccomp.program import AXES, Equation, Program, Tensor, Term, accesses, live, map_terms, reads, tidy, verify
+from jaccomp.program import (
+    AXES,
+    Equation,
+    Program,
+    Tensor,
+    Term,
+    accesses,
+    hoisted,
+    live,
+    map_terms,
+    reads,
+    tidy,
+    verify,
+)
 
 
 def stabilise(program: Program) -> Program:

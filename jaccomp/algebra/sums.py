@@ -12,7 +12,6 @@ from dataclasses import dataclass, field, replace
 
 import sympy as sp
 
-from jaccomp.algebra.cost import hoisted
 from jaccomp.algebra.factoring import flattened
 from jaccomp.algebra.matching import bindings
 from jaccomp.domains import axis_ranges, proves, without_implied
@@ -27,6 +26,7 @@ from jaccomp.program import (
     Term,
     accesses,
     fresh_bounds,
+    hoisted,
     instantiate,
     next_bound,
     tidy,

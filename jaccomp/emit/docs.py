@@ -165,9 +165,7 @@ def _equations(bundle: Bundle) -> str:
 def _jacobian(bundle: Bundle) -> str:
     if not bundle.formulas:
         return ""
-    lines = []
-    for (of, wrt), formula in bundle.formulas.items():
-        lines.append(formula.text + (f"    ({formula.structure})" if formula.structure else ""))
+    lines = [f.text + (f"    ({f.structure})" if f.structure else "") for f in bundle.formulas.values()]
     return "Jacobian:\n" + _indented([line for one in lines for line in one.split("\n")])
 
 
