@@ -11,7 +11,9 @@ import sympy as sp
 from lowered import built, check, run, sample
 
 from jaccomp.calculus.vjp import vjp
+from jaccomp.emit.expressions import Spelling
 from jaccomp.emit.loops import emit_kernel
+from jaccomp.errors import StageError
 from jaccomp.lowering import lower
 from jaccomp.program import (
     AXES,
@@ -306,3 +308,23 @@ def test_float32_arithmetic_is_not_widened() -> None:
     text = emit_kernel(lower(dense()), "forward", "f32")
     assert "double" not in text
     assert "<float>" in text and "jc_erf_f32" in text
+
+
+def spelled(expr: sp.Expr, dtype: Any = "f32") -> str:
+    return Spelling(dtype, {N: "N", i: "i"}, lambda a: f"{a.name}[{a.indices[0]}]").real(expr)
+
+
+def test_scalars_are_spelled_in_their_dtype() -> None:
+    x = Tensor("x0", (N,))[i,]
+    assert spelled(x**2) == "x0[i0] * x0[i0]"
+    assert spelled(x**HALF) == "jc_rsqrt_f32(x0[i0])"
+    assert spelled(1 / x, "f64") == "1.0 / x0[i0]"
+    assert spelled(x / N) == "x0[i0] / (<float>N)"
+    assert spelled(sp.Rational(1, 3) * x) == "<float>0.3333333333333333 * x0[i0]"
+    assert spelled(sp.Max(x, 0), "f64") == "jc_max_f64(0, x0[i0])"
+    assert spelled(sp.Piecewise((x, x > 0), (-x, True))) == "(x0[i0] if x0[i0] > 0 else -x0[i0])"
+
+
+def test_an_unknown_function_is_refused() -> None:
+    with pytest.raises(StageError, match="no spelling for the function besselj"):
+        spelled(sp.besselj(0, Tensor("x0", (N,))[i,]))

@@ -32,7 +32,18 @@ from jaccomp.lowering.ir import (
 )
 from jaccomp.lowering.solve import statements
 from jaccomp.notation import Access
-from jaccomp.program import AXES, Constraint, Program, Tensor, bound_symbol, scalar_map, size_symbol
+from jaccomp.program import (
+    AXES,
+    Constraint,
+    Equation,
+    Program,
+    Tensor,
+    Term,
+    bound_symbol,
+    in_range,
+    scalar_map,
+    size_symbol,
+)
 
 N, D, H = (size_symbol(f"s{k}") for k in range(3))
 i, j = AXES[:2]
@@ -104,6 +115,21 @@ def test_the_weights_of_a_dense_layer_are_reduced_by_their_owner() -> None:
     kernel = lower(vjp(cases.dense()))
     assert {n.target.name for n in products(kernel)} >= {"ct_x0", "ct_x1"}
     assert all("ct_x1" not in {p.target for p in f.partials} for f in kernel.functions)
+
+
+def test_a_cotangent_that_two_products_need_is_computed_in_each_and_never_kept_whole() -> None:
+    x, w, h, ct = Tensor("x0", (N, D)), Tensor("x1", (H, D)), Tensor("x2", (N, H)), Tensor("ct_v1", (N, H))
+    ct_h, ct_x, ct_w = Tensor("ct_v0", (N, H)), Tensor("ct_x0", (N, D)), Tensor("ct_x1", (H, D))
+    kernel = lower(
+        cases.program(
+            "dense_bwd", (x, w, h, ct, ct_h, ct_x, ct_w),
+            scalar_map("ct_v0", 2, ct[i, j] * (1 - sp.tanh(h[i, j]) ** 2)),
+            Equation("ct_x0", (i, j), (Term(ct_h[i, b] * w[b, j], (b,), in_range(b, H)),)),
+            Equation("ct_x1", (i, j), (Term(ct_h[b, i] * x[b, j], (b,), in_range(b, N)),)),
+        )
+    )  # fmt: skip
+    assert kernel.temporaries == ()
+    assert all(not {N, H} <= set(shape) for shape in scratch(kernel).values())
 
 
 def test_an_activation_follows_its_product_tile_by_tile() -> None:
