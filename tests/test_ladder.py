@@ -370,3 +370,13 @@ def _agrees(program: Program, arrays: Mapping[str, np.ndarray], constants: Mappi
             parts = evaluate(magnitudes(program, pushed), {**arrays, **tangents}, constants, constants)
             for mark, out in zip(pushed.outputs[len(program.outputs) :], outputs, strict=True):
                 assert np.all(abs(forward[mark] - column[out]) <= 1e-12 * parts[mark] + 1e-300)
+
+
+def test_rows_say_what_they_did_not_ask_and_nothing_unasked_counts_as_passed() -> None:
+    """The mean over no columns is 0/0: no value is asked there, no transposed map, and the row says so."""
+    mean = jc.tensor("mean", N)
+    layer = Layer("mean", inputs=[x], outputs=[mean], equations=[sp.Eq(mean[n], sp.Sum(x[n, k], k) / D)])
+    rows = [row for row in check(layer.spec, Interpreted(layer.program)).rows if row.sizes.endswith("D=0")]
+    free = [row for row in rows if "asked only" in row.note]
+    assert {row.what for row in free} >= {"forward", "jvp"}
+    assert not any(row.what == "transpose" and row.sizes == free[0].sizes for row in rows)
