@@ -10,7 +10,8 @@ from library_formulas import Case
 from jaccomp.calculus.vjp import real_inputs, real_outputs, vjp
 from jaccomp.layer import Layer
 from jaccomp.program import Program, verify
-from jaccomp.reference.interpreter import evaluate, extent
+from jaccomp.reference.interpreter import evaluate
+from jaccomp.reference.sampling import extents
 
 STEP = 1e-30
 
@@ -32,7 +33,7 @@ class Point:
             self.inputs[name] = draw(rng, self.shape(name))
 
     def shape(self, name: str, program: Program | None = None) -> tuple[int, ...]:
-        return tuple(extent(e, self.sizes, self.scalars) for e in (program or self.program).tensor(name).shape)
+        return extents((program or self.program).tensor(name).shape, {**self.scalars, **self.sizes})
 
     def evaluate(self, program: Program, arrays: dict[str, Any], dtype: Any = np.float64) -> dict[str, Any]:
         return evaluate(program, arrays, self.sizes, self.scalars, dtype=dtype)
