@@ -7,6 +7,7 @@ scalars are unknown. Expressions are handled as linear forms over monomials, so 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 import sympy as sp
 
@@ -137,6 +138,39 @@ def _unit_index(constraint: Constraint, bound: Sequence[sp.Symbol]) -> tuple[sp.
 
 def reads_tensor(expr: sp.Expr) -> bool:
     return bool(expr.has(Access))
+
+
+@dataclass(frozen=True, slots=True)
+class Digit:
+    """A pair of constraints, `0 <= value - radix index < radix`, that leaves an index one value, `⌊value / radix⌋`."""
+
+    index: sp.Symbol
+    value: sp.Expr
+    radix: sp.Expr
+    constraints: tuple[Constraint, Constraint]
+
+    @property
+    def floor(self) -> sp.Expr:
+        return sp.floor(self.value / self.radix)
+
+
+def digits(term: Term, indices: Sequence[sp.Symbol]) -> tuple[Digit, ...]:
+    """The indices among `indices` that a pair of constraints determines as the higher digit of something."""
+    found: list[Digit] = []
+    plain = [c for c in term.domain if not c.equality and not c.is_data]
+    for index in indices:
+        for low in plain:
+            radix = expand(-low.expr.coeff(index))
+            if radix in (0, 1, -1) or not is_index_free(radix) or radix.could_extract_minus_sign():
+                continue
+            high = next((c for c in plain if expand(c.expr + low.expr - radix + 1) == 0), None)
+            if high is not None:
+                found.append(Digit(index, expand(low.expr + radix * index), radix, (low, high)))
+    return tuple(found)
+
+
+def is_index_free(expr: sp.Expr) -> bool:
+    return not any(is_index(s) for s in expr.free_symbols)
 
 
 def position(term: Term, given: Sequence[Constraint]) -> sp.Expr:

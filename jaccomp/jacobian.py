@@ -19,6 +19,7 @@ from jaccomp import notation
 from jaccomp.algebra.certificate import structure
 from jaccomp.algebra.factoring import collected
 from jaccomp.calculus.jacobian import Block
+from jaccomp.domains import digits, is_index
 from jaccomp.errors import UsageError
 from jaccomp.notation import Access, Index
 from jaccomp.printing import ADD, axis_letters, expression_text
@@ -169,18 +170,33 @@ class _Reader:
         """A term as a product of deltas and its body, under a Sum where it has bound indices, a case where guarded."""
         inner = dict(where)
         limits = []
+        deltas: list[sp.Expr] = []
         names = list(taken)
         domain = list(term.domain)
+        for digit in digits(term, (*term.bound, *where)):
+            low, high = digit.constraints
+            if low not in domain or high not in domain:
+                continue
+            domain = [c for c in domain if c not in (low, high)]
+            value = self.expr(digit.floor, inner, names)
+            if digit.index in inner:
+                deltas.append(sp.KroneckerDelta(inner[digit.index], value))
+            else:
+                inner[digit.index] = value
         for bound in term.bound:
+            if bound in inner:
+                domain = [c for c in domain if c.equality or not _is_range(c, bound)]
+                continue
             letter = next(c for c in (*FALLBACK, *(f"k{k}" for k in range(99))) if c not in names)
             names.append(letter)
-            low, high = term.lower_bounds(bound)[0], term.upper_bounds(bound)[0]
-            used = [c for c in domain if not c.equality and c.expr in (expand(bound - low), expand(high - 1 - bound))]
-            domain = [c for c in domain if c not in used]
-            ends = sp.Tuple(self.expr(low, inner, names), self.expr(high - 1, inner, names))
+            low_end, high_end = term.lower_bounds(bound)[0], term.upper_bounds(bound)[0]
+            ends_said = (expand(bound - low_end), expand(high_end - 1 - bound))
+            domain = [c for c in domain if c.equality or c.expr not in ends_said]
+            ends = sp.Tuple(self.expr(low_end, inner, names), self.expr(high_end - 1, inner, names))
             inner[bound] = Index(sp.Symbol(letter, integer=True), ends)
             limits.append((inner[bound], *ends))
         body = self.expr(term.body, inner, names)
+        body = sp.Mul(body, *deltas)
         conditions = []
         for constraint in domain:
             left, right = self.sides(constraint, inner, names)
@@ -188,9 +204,11 @@ class _Reader:
                 body = body * sp.KroneckerDelta(left, right)
             else:
                 conditions.append(sp.Le(right, left))
+        sign = -1 if body.could_extract_minus_sign() else 1
+        body = sign * body
         if conditions:
             body = sp.Piecewise((body, sp.And(*conditions)), (sp.S.Zero, True))
-        return sp.Sum(body, *reversed(limits)) if limits else body
+        return sign * (sp.Sum(body, *reversed(limits)) if limits else body)
 
     def sides(self, constraint: Constraint, where: Mapping[sp.Expr, sp.Expr], names: Sequence[str]) -> tuple[Any, Any]:
         positive = [a for a in sp.Add.make_args(constraint.expr) if not a.could_extract_minus_sign()]
@@ -224,6 +242,13 @@ class _Reader:
         facts: dict[str, bool] = {"integer": True} if tensor.dtype == "int64" else {"real": True}
         shape = sp.Tuple(*(e.xreplace(dict(self.words)) for e in tensor.shape))
         return notation.Tensor(sp.Symbol(name, **facts), shape, Str(tensor.dtype))
+
+
+def _is_range(constraint: Constraint, index: sp.Symbol) -> bool:
+    """Does the constraint bound that index alone? Its value was found to lie there."""
+    return constraint.expr.coeff(index) in (1, -1) and [s for s in constraint.expr.free_symbols if is_index(s)] == [
+        index
+    ]
 
 
 def _is_written_out(definition: Equation) -> bool:

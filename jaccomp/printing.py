@@ -7,10 +7,11 @@ comments and `show`; it holds only names, digits and mathematical signs, never a
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
 import sympy as sp
 
-from jaccomp.domains import is_index
+from jaccomp.domains import digits, is_index
 from jaccomp.notation import Access
 from jaccomp.program import Constraint, Equation, Labels, Program, Tensor, Term, hoisted
 
@@ -74,34 +75,42 @@ def equation_text(program: Program, equation: Equation) -> str:
 
 def term_text(program: Program, equation: Equation, term: Term) -> str:
     """The term with its sum sign, if it has bound indices or a condition."""
+    labels = program.labels
     names = term_names(program, equation, term)
-    plain = {c for b in term.bound for c in term.domain if _is_plain_range(program, c, b)}
-    conditions = [constraint_text(program.labels, c, names) for c in term.domain if c not in plain]
-    body = term.body
-    sign = SIGNS[equation.reducer]
-    negative = equation.reducer == "sum" and body.could_extract_minus_sign() and bool(term.bound or conditions)
-    outside, inside = hoisted(term) if equation.reducer == "sum" else (sp.S.One, body)
+    conditions = _conditions(labels, term, names)
     if not term.bound and not conditions:
-        return expression_text(program.labels, body, names, ADD)
-    if negative:
-        outside = -outside
+        return expression_text(labels, term.body, names, ADD)
+    if equation.reducer == "sum" and term.body.could_extract_minus_sign():
+        return "-" + term_text(program, equation, replace(term, body=-term.body))
+    if not term.bound and equation.reducer == "sum":
+        return f"[{', '.join(conditions)}] " + expression_text(labels, term.body, names, MUL)
     under = ",".join(names[b] for b in term.bound)
     if conditions:
         under = "{" + under + (" : " if under else "") + ", ".join(conditions) + "}"
-    if not term.bound and equation.reducer == "sum":
-        text = f"[{', '.join(conditions)}] " + expression_text(program.labels, -body if negative else body, names, MUL)
-        return "-" + text if negative else text
-    text = f"{sign}_{under} " + expression_text(program.labels, inside, names, UNARY if inside.is_Add else MUL)
-    if outside != 1:
-        numerator, denominator = _split(outside)
-        if numerator != 1:
-            text = expression_text(program.labels, numerator, names, MUL) + " " + text
-        if denominator != 1:
-            text += " / " + expression_text(program.labels, denominator, names, POW)
-    return "-" + text if negative else text
+    outside, inside = hoisted(term) if equation.reducer == "sum" else (sp.S.One, term.body)
+    sign = SIGNS[equation.reducer]
+    text = f"{sign}_{under} " + expression_text(labels, inside, names, UNARY if inside.is_Add else MUL)
+    numerator, denominator = _split(outside)
+    if numerator != 1:
+        text = expression_text(labels, numerator, names, MUL) + " " + text
+    if denominator != 1:
+        text += " / " + expression_text(labels, denominator, names, POW)
+    return text
 
 
-def _is_plain_range(program: Program, constraint: Constraint, index: sp.Symbol) -> bool:
+def _conditions(labels: Labels, term: Term, names: Names) -> list[str]:
+    """The constraints that the letters of bound indices do not say; a pair that makes a digit as `a = ⌊c / K⌋`."""
+    said = {c for b in term.bound for c in term.domain if _is_plain_range(c, b)}
+    found: list[str] = []
+    for digit in digits(term, [*term.bound, *names]):
+        if digit.constraints[0] not in said:
+            said.update(digit.constraints)
+            value = expression_text(labels, digit.value, names, ADD)
+            found.append(f"{names[digit.index]} = ⌊{value}/{expression_text(labels, digit.radix, names, POW)}⌋")
+    return found + [constraint_text(labels, c, names) for c in term.domain if c not in said]
+
+
+def _is_plain_range(constraint: Constraint, index: sp.Symbol) -> bool:
     """`0 <= index` or `index < extent in sizes`: said by the letter alone."""
     if constraint.equality:
         return False
@@ -158,7 +167,7 @@ def _spell(labels: Labels, expr: sp.Expr, names: Names) -> tuple[str, int]:
         return _power(labels, expr, names)
     if isinstance(expr, sp.floor) and sp.fraction(sp.together(expr.args[0]))[1] != 1:
         numerator, denominator = sp.fraction(sp.together(expr.args[0]))
-        return f"⌊{inner(sp.expand(numerator))} / {inner(denominator, POW)}⌋", ATOM
+        return f"⌊{inner(sp.expand(numerator))}/{inner(denominator, POW)}⌋", ATOM
     if isinstance(expr, sp.Abs):
         return f"|{inner(expr.args[0])}|", ATOM
     if isinstance(expr, sp.Piecewise):

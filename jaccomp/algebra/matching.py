@@ -8,7 +8,7 @@ import sympy as sp
 
 from jaccomp.domains import is_index
 from jaccomp.notation import Access
-from jaccomp.program import accesses
+from jaccomp.program import accesses, expand
 
 Binding = dict[sp.Symbol, sp.Expr]
 
@@ -16,8 +16,14 @@ Binding = dict[sp.Symbol, sp.Expr]
 def bindings(pattern: sp.Expr, variables: tuple[sp.Symbol, ...], subject: sp.Expr) -> Iterator[Binding]:
     """The values of `variables` at which `pattern` is `subject`; every variable must stand bare in some access."""
     for binding in _candidates(list(accesses(pattern)), variables, accesses(subject), {}):
-        if pattern.xreplace(binding) == subject:
+        if _tidy(pattern.xreplace(binding)) == subject:
             yield binding
+
+
+def _tidy(expr: sp.Expr) -> sp.Expr:
+    """The expression with its affine indices expanded, as those of every program are."""
+    where = {a: Access(a.base, *(i if i.has(Access) else expand(i) for i in a.indices)) for a in accesses(expr)}
+    return expr.xreplace({a: b for a, b in where.items() if a != b})
 
 
 def _candidates(
@@ -53,7 +59,14 @@ def _extend(pattern: Access, subject: Access, variables: tuple[sp.Symbol, ...], 
 
 
 def _extend_affine(one: sp.Expr, other: sp.Expr, variables: tuple[sp.Symbol, ...], result: Binding) -> bool:
-    """`k + g K` against `k2 + g2 K`: addends are paired by their coefficients, which must differ from each other."""
+    """`k + g K` against `k2 + g2 K`: addends are paired by their coefficients, which must differ from each other.
+
+    A single variable of coefficient 1, as in `h + H` against `q`, is `q - H`.
+    """
+    own = [v for v in variables if v in one.free_symbols]
+    if len(own) == 1 and one.coeff(own[0]) == 1:
+        value = expand(other - one + own[0])
+        return bool(result.setdefault(own[0], value) == value)
     slopes = {one.coeff(v): v for v in variables if v in one.free_symbols}
     indices = [s for s in sorted(other.free_symbols, key=str) if is_index(s)]
     theirs = {other.coeff(s): s for s in indices}
