@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 import sympy as sp
 
 from jaccomp.algebra.cost import FUNCTION_WEIGHT, operations
-from jaccomp.domains import axis_ranges, hull, is_index, proves
+from jaccomp.domains import axis_ranges, digits, hull, is_index_free, proves
 from jaccomp.notation import Access
 from jaccomp.program import (
     AXES,
@@ -134,18 +134,27 @@ def name_invariants(program: Program, equation: Equation, names: Names) -> Equat
         if any(c.equality for c in term.domain):
             return term
         ranges = {**extents, **{b: hull(term, b, plain)[1] + 1 for b in term.bound}}
+        fixed = {d.index for d in digits(term, tuple(ranges))}
         outside, inside = hoisted(term)
-        if term.bound:
-            return replace(term, body=outside * _name_parts(inside, set(ranges), ranges, names))
-        return replace(term, body=_name_parts(term.body, set(ranges), ranges, names))
+        return replace(term, body=outside * _name_parts(inside, _Space(frozenset(ranges) - fixed), ranges, names))
 
     return map_terms(equation, change)
 
 
-def _name_parts(expr: sp.Expr, every: set[sp.Symbol], extents: Mapping[sp.Symbol, sp.Expr], names: Names) -> sp.Expr:
+@dataclass(frozen=True, slots=True)
+class _Space:
+    """The indices that a term runs over, less those that are digits of others and so cost nothing."""
+
+    indices: frozenset[sp.Symbol]
+
+    def of(self, expr: sp.Expr) -> frozenset[sp.Symbol]:
+        return frozenset(s for s in expr.free_symbols if s in self.indices)
+
+
+def _name_parts(expr: sp.Expr, every: _Space, extents: Mapping[sp.Symbol, sp.Expr], names: Names) -> sp.Expr:
     if isinstance(expr, Access) or not expr.args:
         return expr
-    if _space(expr) != every and _worth_a_name(expr):
+    if every.of(expr) != every.indices and _worth_a_name(expr):
         return _signed_part(expr, extents, names)
     if isinstance(expr, sp.Piecewise):
         return expr
@@ -153,17 +162,13 @@ def _name_parts(expr: sp.Expr, every: set[sp.Symbol], extents: Mapping[sp.Symbol
         return expr.func(*(_name_parts(a, every, extents, names) for a in expr.args))
     rest = list(expr.args)
     found: list[sp.Expr] = []
-    for space in sorted({frozenset(_space(a)) for a in rest}, key=lambda s: (-len(s), sorted(map(str, s)))):
-        group = [a for a in rest if _space(a) <= space]
+    for space in sorted({every.of(a) for a in rest}, key=lambda s: (-len(s), sorted(map(str, s)))):
+        group = [a for a in rest if every.of(a) <= space]
         joined = expr.func(*group)
-        if space != every and len(group) > 1 and _worth_a_name(joined):
+        if space != every.indices and len(group) > 1 and _worth_a_name(joined):
             found.append(_signed_part(joined, extents, names))
             rest = [a for a in rest if a not in group]
     return expr.func(*found, *(_name_parts(a, every, extents, names) for a in rest))
-
-
-def _space(expr: sp.Expr) -> set[sp.Symbol]:
-    return {s for s in expr.free_symbols if is_index(s)}
 
 
 def _worth_a_name(expr: sp.Expr) -> bool:
@@ -171,7 +176,7 @@ def _worth_a_name(expr: sp.Expr) -> bool:
     reads_all = accesses(expr)
     if not reads_all or expr.is_integer or operations(expr) == 0:
         return False
-    return all(i.is_Symbol or not _space(i) for a in reads_all for i in a.indices)
+    return all(i.is_Symbol or is_index_free(i) for a in reads_all for i in a.indices)
 
 
 def _signed_part(expr: sp.Expr, extents: Mapping[sp.Symbol, sp.Expr], names: Names) -> sp.Expr:

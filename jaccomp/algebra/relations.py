@@ -8,14 +8,14 @@ inverted. What could divide by zero, or would need a sign that the definition do
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import sympy as sp
 
 from jaccomp.algebra.matching import bindings
 from jaccomp.calculus.functions import InverseRoot
 from jaccomp.calculus.scalar import known_functions
-from jaccomp.domains import axis_ranges, is_index, proves
+from jaccomp.domains import axis_ranges, digits, is_index, proves
 from jaccomp.notation import Access
 from jaccomp.program import Constraint, Domain, Equation, Program, Term
 
@@ -77,18 +77,41 @@ def relations(program: Program, names: Sequence[str]) -> list[Relation]:
     definitions = program.definitions()
     found: list[Relation] = []
     for name in reversed(names):
-        equation = definitions[name]
-        if equation.reducer != "sum" or len(equation.terms) != 1 or equation.terms[0].bound:
+        term = _pointwise(definitions[name])
+        if term is None:
             continue
-        term = equation.terms[0]
-        if any(c.equality for c in term.domain):
-            continue
-        value: sp.Expr = program.tensor(name)[equation.axes]
-        for atom, solution, power in _solve(term.body, value, definitions):
-            if set(equation.axes) <= atom.free_symbols:
-                guard = (*axis_ranges(program.tensor(name)), *term.domain)
-                found.append(Relation(name, equation.axes, guard, atom, solution, power))
+        axes = definitions[name].axes
+        guard = (*axis_ranges(program.tensor(name)), *term.domain)
+        for atom, solution, power in _solve(term.body, program.tensor(name)[axes], definitions):
+            if set(axes) <= atom.free_symbols:
+                found.append(Relation(name, axes, guard, atom, solution, power))
     return found
+
+
+def _pointwise(equation: Equation) -> Term | None:
+    """The one term of a definition without bound indices; `Σ_{a = ⌊c/K⌋} f(a)` is `f(⌊c/K⌋)`. None for other sums."""
+    if equation.reducer != "sum" or len(equation.terms) != 1 or any(c.equality for c in equation.terms[0].domain):
+        return None
+    (term,) = equation.terms
+    found = {d.index: d for d in reversed(digits(term, term.bound))}
+    if set(found) != set(term.bound):
+        return None
+    said = {c for d in found.values() for c in d.constraints}
+    domain = tuple(c for c in term.domain if c not in said and not c.expr.free_symbols & set(term.bound))
+    return Term(term.body.xreplace({b: d.floor for b, d in found.items()}), (), domain)
+
+
+def _without_floors(term: Term, facts: Domain) -> Term | None:
+    """The term with every floor written as the index that it is by a digit of the domain; None where one is none."""
+    floors = [f for f in sorted(term.body.atoms(sp.floor), key=str) if any(is_index(s) for s in f.free_symbols)]
+    if not floors:
+        return term
+    known = replace(term, domain=(*facts, *term.domain))
+    symbols = sorted({s for c in known.domain for s in c.expr.free_symbols if is_index(s)}, key=str)
+    values = {d.floor: d.index for d in reversed(digits(known, symbols))}
+    if any(f not in values for f in floors):
+        return None
+    return replace(term, body=term.body.xreplace({f: values[f] for f in floors}))
 
 
 def _solve(
@@ -158,7 +181,9 @@ def substitute(relation: Relation, term: Term, facts: Domain) -> Term:
             replacement = _instance(relation, node, known)
             if replacement is not None:
                 where[node] = replacement
-    return Term(term.body.xreplace(where), term.bound, term.domain) if where else term
+    if not where:
+        return term
+    return _without_floors(replace(term, body=term.body.xreplace(where)), facts) or term
 
 
 def _instance(relation: Relation, node: sp.Expr, facts: Domain) -> sp.Expr | None:
