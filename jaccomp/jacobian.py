@@ -40,7 +40,7 @@ class Jacobian:
         of, wrt = program.tensor(block.seed), program.tensor(block.output)
         self.of: str = program.labels.name(block.of)
         self.wrt: str = program.labels.name(block.wrt)
-        self.shape: tuple[sp.Expr, ...] = (*of.shape, *wrt.shape)
+        self.shape: tuple[sp.Expr, ...] = tuple(e.xreplace(self._words()) for e in (*of.shape, *wrt.shape))
         rows = axis_letters(program.labels, of)
         columns = _partners(dict(zip(rows, of.shape, strict=True)), axis_letters(program.labels, wrt), wrt.shape)
         self._letters: tuple[str, ...] = (*rows, *columns)
@@ -54,9 +54,8 @@ class Jacobian:
     @cached_property
     def indices(self) -> tuple[Index, ...]:
         """The indices of rows and columns, each over its axis."""
-        words = self._words()
         return tuple(
-            Index(sp.Symbol(letter, integer=True), sp.Tuple(sp.S.Zero, extent.xreplace(words) - 1))
+            Index(sp.Symbol(letter, integer=True), sp.Tuple(sp.S.Zero, extent - 1))
             for letter, extent in zip(self._letters, self.shape, strict=True)
         )
 
@@ -83,7 +82,7 @@ class Jacobian:
         if not all(extent.is_Integer for extent in self.shape):
             raise UsageError(
                 f"jacobian of {self.of!r} by {self.wrt!r}",
-                f"its shape {tuple(e.xreplace(self._words()) for e in self.shape)} is symbolic.",
+                f"its shape {self.shape} is symbolic.",
                 "Bind the sizes first: layer.bind(N=1, D=3).jacobian().explicit().",
             )
         extents = [int(extent) for extent in self.shape]
