@@ -18,8 +18,8 @@ FUNCTION_WEIGHT = 8  # a transcendental function against an addition, where two 
 
 
 def operations(expr: sp.Expr, function_weight: int = 1) -> int:
-    """The arithmetic operations and functions of a scalar expression, each occurrence once; indices are free."""
-    if isinstance(expr, Access) or not expr.args:
+    """The arithmetic operations and functions of a scalar expression, each occurrence once; indices and constants are free."""
+    if isinstance(expr, Access) or not expr.args or not expr.free_symbols:
         return 0
     inside = sum(operations(one, function_weight) for one in expr.args)
     if isinstance(expr, sp.Add):
@@ -41,9 +41,10 @@ def operations(expr: sp.Expr, function_weight: int = 1) -> int:
 
 
 def _product(expr: sp.Mul, weight: int) -> int:
-    factors = [f for f in expr.args if f != -1]
-    inside = sum(operations(1 / f if _is_divisor(f) else f, weight) for f in factors)
-    return inside + _joins(False, factors)
+    varying = [f for f in expr.args if f.free_symbols]
+    constant = sp.Mul(*(f for f in expr.args if not f.free_symbols))
+    inside = sum(operations(1 / f if _is_divisor(f) else f, weight) for f in varying)
+    return inside + _joins(False, varying if constant in (1, -1) else [*varying, constant])
 
 
 def typical_values(program: Program) -> dict[sp.Expr, sp.Expr]:

@@ -109,7 +109,7 @@ def split(program: Program, equation: Equation, shared: Shared, keep_whole: bool
     extents = dict(zip(equation.axes, target.shape, strict=True))
     rows: list[Term] = []
     for term in equation.terms:
-        if not term.bound:
+        if not term.bound or is_pinned(term):
             rows.append(term)
             continue
         for addend in sp.Add.make_args(term.body):
@@ -133,25 +133,31 @@ def _narrow(term: Term) -> tuple[Term, Domain]:
     return replace(term, domain=tuple(linked)), outside
 
 
+def is_pinned(term: Term) -> bool:
+    """Does an equality fix every bound index? Then the sum has at most one addend: a gather, or a piece."""
+    pinned = {s for c in term.domain if c.equality and not c.is_data for s in c.expr.free_symbols}
+    return bool(term.bound) and set(term.bound) <= pinned
+
+
 def merged(rows: Iterable[Term]) -> tuple[Term, ...]:
-    """Terms without bound indices over one domain as one; terms whose body vanished are dropped."""
-    plain: dict[Domain, list[sp.Expr]] = {}
-    order: list[Term | Domain] = []
+    """Terms of at most one addend over one domain as one; terms whose body vanished are dropped."""
+    bodies: dict[tuple[tuple[sp.Symbol, ...], Domain], list[sp.Expr]] = {}
+    order: list[Term] = []
     for row in rows:
-        if row.bound:
+        if row.bound and not is_pinned(row):
             order.append(row)
-        else:
-            domain = _sorted(row.domain)
-            if domain not in plain:
-                plain[domain] = []
-                order.append(domain)
-            plain[domain].append(row.body)
-    result: list[Term] = []
-    for one in order:
-        term = one if isinstance(one, Term) else Term(sp.Add(*plain[one]), (), one)
-        if term.body != 0:
-            result.append(term)
-    return tuple(result)
+            continue
+        row = replace(row, domain=_sorted(row.domain))
+        key = (row.bound, row.domain)
+        if key not in bodies:
+            bodies[key] = []
+            order.append(row)
+        bodies[key].append(row.body)
+    result = [
+        replace(row, body=sp.Add(*bodies[row.bound, row.domain])) if not row.bound or is_pinned(row) else row
+        for row in order
+    ]
+    return tuple(term for term in result if term.body != 0)
 
 
 # ------------------------------------------------------------------------------------------------------- known sums
