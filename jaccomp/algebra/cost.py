@@ -18,7 +18,7 @@ FUNCTION_WEIGHT = 8  # a transcendental function against an addition, where two 
 
 
 def operations(expr: sp.Expr, function_weight: int = 1) -> int:
-    """The arithmetic operations and functions of a scalar expression, each occurrence once; indices and constants are free."""
+    """The arithmetic operations and functions of a scalar expression; what only indices or numbers enter is free."""
     if isinstance(expr, Access) or not expr.args or not expr.free_symbols:
         return 0
     inside = sum(operations(one, function_weight) for one in expr.args)
