@@ -16,6 +16,7 @@ import sympy as sp
 from jaccomp import notation
 from jaccomp.domains import axis_ranges, hull, proves
 from jaccomp.errors import SpecError
+from jaccomp.grammar import limits
 from jaccomp.notation import Access, Index, Pad, Reduction
 from jaccomp.pieces import check_partition
 from jaccomp.program import (
@@ -41,7 +42,7 @@ from jaccomp.program import (
     value_symbol,
     verify,
 )
-from jaccomp.spec import Spec, WrittenEquation, limits
+from jaccomp.spec import Spec, WrittenEquation
 
 NESTED: Mapping[type, Reducer] = {
     sp.Product: "prod",
@@ -266,19 +267,18 @@ def _sum(builder: Builder, expr: sp.Expr, scope: Scope) -> list[Term]:
 
 
 def _bind(builder: Builder, expr: sp.Expr, scope: Scope) -> tuple[Scope, tuple[sp.Symbol, ...], Domain]:
-    """The scope inside a reduction. The innermost limit of SymPy's Sum comes first; ranges may read the outer ones."""
+    """The scope inside a reduction, and its indices as they are listed; what a range reads is in scope before it."""
     inner = scope
-    bound: list[sp.Symbol] = []
+    listed = list(expr.args[1]) if isinstance(expr, Reduction) else [limit[0] for limit in expr.limits]
+    bound: list[tuple[int, sp.Symbol]] = []
     domain: list[Constraint] = []
-    pairs = limits(expr)
-    for index, start, stop in pairs if isinstance(expr, Reduction) else reversed(pairs):
+    for index, start, stop in limits(expr):
         symbol = builder.symbol()
         ranges = _ranges(builder, symbol, start, stop, inner)
         inner = inner.enter(index.name, symbol, ranges)
-        bound.append(symbol)
+        bound.append((listed.index(index), symbol))
         domain += ranges
-    ordered = bound if isinstance(expr, Reduction) else bound[::-1]
-    return inner, tuple(ordered), tuple(domain)
+    return inner, tuple(symbol for _, symbol in sorted(bound, key=lambda pair: pair[0])), tuple(domain)
 
 
 def _reduction(builder: Builder, expr: sp.Expr, scope: Scope) -> Term:

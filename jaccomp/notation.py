@@ -8,6 +8,7 @@ SymPy's own do. SymPy only writes and prints here: its `doit`, `diff` and `subs`
 from __future__ import annotations
 
 import keyword
+import unicodedata
 from collections.abc import Callable
 from typing import Any, ClassVar
 
@@ -18,6 +19,7 @@ from jaccomp.errors import SpecError
 
 RESERVED = frozenset({"out", "wrt", "threads", "of", "form"})
 DTYPES = ("real", "int64")
+LONGEST_NAME = 100  # names become those of files, which have a longest one, with endings of their own
 
 
 def check_name(kind: str, name: str) -> str:
@@ -28,6 +30,17 @@ def check_name(kind: str, name: str) -> str:
             what,
             "the name is not a Python identifier.",
             "Letters, digits and underscores, not starting with a digit, can stand in a call and in generated code.",
+        )
+    if len(name) > LONGEST_NAME:
+        raise SpecError(
+            f"{kind} {name[:20]!r}...", f"the name has {len(name)} characters.", f"{LONGEST_NAME} are the most."
+        )
+    plain = unicodedata.normalize("NFKC", name)
+    if plain != name:
+        raise SpecError(
+            what,
+            f"Python reads the name as {plain!r} in a call, so no call could pass it.",
+            f"Call it {plain!r}.",
         )
     if keyword.iskeyword(name):
         raise SpecError(
@@ -48,8 +61,12 @@ def check_name(kind: str, name: str) -> str:
     return name
 
 
-def _declare(names: str, make: Callable[[str], Any]) -> Any:
+def _declare(kind: str, names: str, make: Callable[[str], Any]) -> Any:
     """One object for one name, a tuple for several, as `sympy.symbols` splits them."""
+    if not isinstance(names, str) or not names.strip():
+        raise SpecError(
+            f"{kind} {names!r}", "that is not a name.", f"Pass a string: jc.{kind}('a', ...), or 'a b' for two."
+        )
     return sp.symbols(names, cls=lambda name, **_: make(name))
 
 
@@ -163,14 +180,7 @@ class Tensor(sp.Expr):
 
     def __getitem__(self, where: Any) -> Access:
         indices = where if isinstance(where, tuple) else (where,)
-        for one in indices:
-            if isinstance(one, slice) or one is None or one is Ellipsis:
-                raise SpecError(
-                    f"tensor {self.name!r}",
-                    f"{one!r} is not an index expression.",
-                    "Name an index for each axis: jc.index('i', N).",
-                )
-        return Access(self, *(sp.sympify(one, strict=True) for one in indices))
+        return Access(self, *(_index_expression(self.name, one) for one in indices))
 
     def _sympystr(self, printer: Any) -> str:
         return self.name
@@ -180,6 +190,25 @@ class Tensor(sp.Expr):
 
     def _pretty(self, printer: Any) -> Any:
         return printer._print(self.args[0])
+
+
+def _index_expression(name: str, one: Any) -> sp.Expr:
+    """What stands between the brackets of an access, as SymPy's; slices, texts, truths and floats are refused."""
+    try:
+        expr = None if isinstance(one, bool | slice | str) or one is None else sp.sympify(one, strict=True)
+    except sp.SympifyError:
+        expr = None
+    if not isinstance(expr, sp.Expr):
+        raise SpecError(
+            f"tensor {name!r}",
+            f"{one!r} is not an index expression.",
+            "Name an index for each axis: jc.index('i', N).",
+        )
+    if expr.has(sp.Float):
+        raise SpecError(
+            f"tensor {name!r}", f"the index {expr} holds a float.", "Index with integers; divide with //, or floor."
+        )
+    return expr
 
 
 class Access(sp.Expr):
@@ -294,9 +323,9 @@ def size(names: str, *, axes: str = "one", typical: int = 64) -> Any:
     """
     if axes not in ("one", "any"):
         raise SpecError(f"size {names!r}", f"axes is {axes!r}.", "It is 'one' (the default) or 'any'.")
-    if not isinstance(typical, int) or typical < 1:
+    if isinstance(typical, bool) or not isinstance(typical, int) or typical < 1:
         raise SpecError(f"size {names!r}", f"typical is {typical!r}.", "It is a representative extent, an int >= 1.")
-    return _declare(names, lambda name: Size(check_name("size", name), axes, typical))
+    return _declare("size", names, lambda name: Size(check_name("size", name), axes, typical))
 
 
 def scalar(names: str, *, default: float | int | None = None, dtype: str = "real") -> Any:
@@ -307,20 +336,36 @@ def scalar(names: str, *, default: float | int | None = None, dtype: str = "real
     dtype = {"float64": "real", "float32": "real"}.get(dtype, dtype)
     if dtype not in DTYPES:
         raise SpecError(f"scalar {names!r}", f"dtype is {dtype!r}.", "It is 'real' or 'int64'.")
-    if isinstance(default, bool) or not isinstance(default, int | float | None):
+    if isinstance(default, bool) or not isinstance(default, int | float | None) or default != default:
         raise SpecError(f"scalar {names!r}", f"the default {default!r} is not a number.", "Pass an int or a float.")
     if dtype == "int64" and default is not None and not isinstance(default, int):
         raise SpecError(f"scalar {names!r}", f"the default {default!r} is not an integer.", "Its dtype is int64.")
-    return _declare(names, lambda name: Scalar(check_name("scalar", name), default, dtype))
+    return _declare("scalar", names, lambda name: Scalar(check_name("scalar", name), default, dtype))
+
+
+def is_integral(expr: sp.Basic) -> bool:
+    """Is the expression an integer for all values of what it reads? Floors are, whatever they divide by."""
+    if isinstance(expr, sp.floor | sp.ceiling | sp.KroneckerDelta) or getattr(expr, "is_integer", False):
+        return True
+    if isinstance(expr, sp.Piecewise):
+        return all(is_integral(value) for value, _ in expr.args)
+    if isinstance(expr, sp.Add | sp.Mul | sp.Mod | sp.Max | sp.Min | sp.Abs):
+        return all(is_integral(one) for one in expr.args)
+    return False
 
 
 def _extent(what: str, value: Any) -> sp.Expr:
+    """An integer expression, else a `SpecError`."""
     try:
-        extent = sp.sympify(value, strict=True)
+        extent = None if isinstance(value, bool | str) else sp.sympify(value, strict=True)
     except sp.SympifyError:
-        raise SpecError(what, f"{value!r} is not an integer expression.", "Write it in sizes and integers.") from None
-    if isinstance(value, bool) or not isinstance(extent, sp.Expr) or extent.is_integer is False:
+        extent = None
+    if not isinstance(extent, sp.Expr):
+        raise SpecError(what, f"{value!r} is not an integer expression.", "Write it in sizes and integers.")
+    if extent.has(sp.Float) or not (is_integral(extent) or extent.is_Symbol):
         raise SpecError(what, f"{value} is not an integer expression.", "Divide with //, or declare an integer scalar.")
+    if isinstance(extent, Scalar) and extent.dtype != "int64":
+        raise SpecError(what, f"the scalar {value} is not an integer.", "Declare it with dtype='int64'.")
     return extent
 
 
@@ -337,7 +382,7 @@ def index(names: str, *bounds: Any) -> Any:
     what = f"index {names!r}"
     low, high = _extent(what, start), _extent(what, stop)
     return _declare(
-        names, lambda name: Index(sp.Symbol(check_name("index", name), integer=True), sp.Tuple(low, high - 1))
+        "index", names, lambda name: Index(sp.Symbol(check_name("index", name), integer=True), sp.Tuple(low, high - 1))
     )
 
 
@@ -350,8 +395,12 @@ def tensor(names: str, *shape: Any, dtype: str = "real") -> Any:
     if dtype not in DTYPES:
         raise SpecError(f"tensor {names!r}", f"dtype is {dtype!r}.", "It is 'real' or 'int64'.")
     extents = [_extent(f"tensor {names!r}", one) for one in shape]
+    for extent in extents:
+        if extent.is_negative:
+            raise SpecError(f"tensor {names!r}", f"the extent {extent} is negative.", "An extent is at least 0.")
     facts: dict[str, bool] = {"integer": True} if dtype == "int64" else {"real": True}
     return _declare(
+        "tensor",
         names,
         lambda name: Tensor(sp.Symbol(check_name("tensor", name), **facts), sp.Tuple(*extents), Str(dtype)),
     )
@@ -361,4 +410,10 @@ def pad(access: Any, value: Any = 0) -> Pad:
     """`access`, or `value` (0, a number, `-oo`) where an index of it lies outside its tensor. Raises `SpecError`."""
     if not isinstance(access, Access):
         raise SpecError("pad", f"{access} is not an access.", "Write jc.pad(x[n, i - 1], value=0).")
-    return Pad(access, sp.sympify(value, strict=True))
+    try:
+        outside = sp.sympify(value, strict=True)
+    except sp.SympifyError:
+        outside = None
+    if isinstance(value, bool) or not isinstance(outside, sp.Expr):
+        raise SpecError("pad", f"the value {value!r} is not a number.", "Write a number, an expression, oo or -oo.")
+    return Pad(access, outside)

@@ -35,6 +35,12 @@ def check_partition(what: str, target: Tensor, pieces: list[Equation], name: str
     ]
     if len(pieces) == 1 and not varying:
         return
+    if not varying:
+        raise SpecError(
+            what,
+            f"{name!r} has {len(pieces)} equations that each write all of it.",
+            "A tensor is defined once: add the right sides, or name one of the tensors differently.",
+        )
     if len(varying) == 1 and _covers([image[varying[0]] for image in images], target.shape[varying[0]]):
         return
     raise SpecError(

@@ -1,33 +1,24 @@
 """Spec: a layer as its author wrote it, validated, plain and canonically serialisable.
 
-What can be decided without index calculus is refused here, each refusal naming layer, equation and index; what needs it
-(reads outside a written domain, pieces that do not partition their target) is refused by `normalise`.
+What can be decided without index calculus is refused here and in `grammar`, each refusal naming layer, equation and
+index; what needs it (reads outside a written domain, pieces that do not partition their target) by `normalise`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+import struct
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import sympy as sp
-from sympy.core.function import AppliedUndef
 
 from jaccomp import notation
 from jaccomp.errors import SpecError
-from jaccomp.notation import Access, Index, Pad, Reduction, Size, Tensor
+from jaccomp.grammar import DECLARE, check, check_left, example, is_whole
+from jaccomp.notation import Access, Index, Size, Tensor
 
-FUNCTIONS: tuple[type, ...] = (
-    sp.exp, sp.log, sp.sin, sp.cos, sp.tan, sp.asin, sp.acos, sp.atan, sp.atan2, sp.sinh, sp.cosh, sp.tanh, sp.asinh,
-    sp.acosh, sp.atanh, sp.erf, sp.erfc, sp.Abs, sp.sign, sp.floor, sp.ceiling, sp.Max, sp.Min, sp.Mod, sp.Piecewise,
-    sp.Heaviside, sp.KroneckerDelta, sp.coth, sp.sec, sp.csc, sp.cot, sp.sech, sp.csch,
-)  # fmt: skip
-STRUCTURE: tuple[type, ...] = (
-    sp.Add, sp.Mul, sp.Pow, sp.Number, sp.NumberSymbol, sp.Sum, sp.Product, Access, Index, Tensor, Pad, Reduction,
-    notation.Scalar, Size, sp.Tuple, sp.functions.elementary.piecewise.ExprCondPair, sp.core.relational.Relational,
-    sp.And, sp.Or, sp.Not, sp.logic.boolalg.BooleanAtom,
-)  # fmt: skip
-LIMIT_HOLDERS = (sp.Sum, sp.Product, Reduction)
+SINGLE = 24  # bits of precision of a float32
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,13 +65,6 @@ class Spec:
         return "\n".join(lines)
 
 
-def limits(expr: sp.Expr) -> tuple[tuple[Any, sp.Expr, sp.Expr], ...]:
-    """(index, start, stop) of a reduction, outermost first."""
-    if isinstance(expr, Reduction):
-        return tuple((i, getattr(i, "start", sp.S.Zero), getattr(i, "stop", sp.S.Zero)) for i in expr.args[1])
-    return tuple((limit[0], limit[1], limit[2] + 1) for limit in expr.limits)
-
-
 def make_spec(
     name: str,
     inputs: Sequence[Any],
@@ -99,23 +83,19 @@ def make_spec(
     _declared(what, "scalars", scalars, notation.Scalar, "jc.scalar")
     if not outputs:
         raise SpecError(what, "it has no output.", "Name at least one tensor in outputs=[...].")
-    written = tuple(_written(what, one) for one in equations)
+    if not isinstance(doc, str):
+        raise SpecError(what, f"doc is {doc!r:.80}.", "Pass a string.")
+    if isinstance(equations, str) or not isinstance(equations, Sequence):
+        raise SpecError(what, f"equations is {equations!s:.80}.", "Pass a list: equations=[Eq(...), ...].")
+    written = tuple(_written(what, one, k, len(equations)) for k, one in enumerate(equations))
     targets = tuple(dict.fromkeys(e.target for e in written))
-    spec = Spec(
-        name,
-        tuple(inputs),
-        tuple(scalars),
-        tuple(outputs),
-        tuple(t for t in targets if t not in outputs),
-        (),
-        written,
-        str(doc),
-    )
+    inner = tuple(t for t in targets if t not in outputs)
+    spec = Spec(name, tuple(inputs), tuple(scalars), tuple(outputs), inner, (), written, doc)
     _check_tensors(what, spec, targets)
     for equation in written:
-        _check_equation(f"{what}, equation {equation}", spec, equation)
-    sizes = _sizes(spec)
-    spec = Spec(spec.name, spec.inputs, spec.scalars, spec.outputs, spec.intermediates, sizes, spec.equations, spec.doc)
+        _check_equation(f"{what}, equation {equation}", equation)
+    _check_order(what, spec)
+    spec = replace(spec, sizes=_sizes(spec))
     _check_names(what, spec)
     _check_read(what, spec)
     return spec
@@ -130,15 +110,20 @@ def _declared(what: str, kind: str, given: Sequence[Any], cls: type, maker: str)
             raise SpecError(what, f"{one!s:.80} in {kind} was not made by {maker}.{hint}", f"Declare it with {maker}.")
 
 
-def _written(what: str, equation: Any) -> WrittenEquation:
+def _written(what: str, equation: Any, position: int, count: int) -> WrittenEquation:
     if isinstance(equation, bool | sp.logic.boolalg.BooleanAtom):
         raise SpecError(
-            what,
-            f"an equation is {equation}: SymPy had already decided it.",
-            "Both sides were equal, or could never be. Write Eq(y[n, i], ...) with different sides.",
+            f"{what}, equation {position + 1} of {count}",
+            f"it is {equation}: SymPy, or Python, had already decided it.",
+            "Eq of equal sides is True; of what can never be equal (nan, oo, a fraction for an int64 tensor) False, "
+            "and so is ==. Write Eq(y[n, i], ...) of a real expression.",
         )
     if not isinstance(equation, sp.Eq):
-        raise SpecError(what, f"{equation!s:.120} is not an equation.", "Write sympy.Eq(target[indices], expression).")
+        raise SpecError(
+            f"{what}, equation {position + 1} of {count}",
+            f"{equation!s:.120} is not an equation.",
+            "Write sympy.Eq(target[indices], expression).",
+        )
     left, right = equation.lhs, equation.rhs
     if not (isinstance(left, Access) and isinstance(left.base, Tensor)) and not isinstance(left, Tensor):
         raise SpecError(
@@ -147,6 +132,52 @@ def _written(what: str, equation: Any) -> WrittenEquation:
             "The left side names what is defined: Eq(y[n, i], ...), or Eq(loss, ...) of a tensor of rank 0.",
         )
     return WrittenEquation(left, exact(right))
+
+
+def _check_equation(what: str, equation: WrittenEquation) -> None:
+    target = equation.target
+    place = check_left(what, target, equation.left)
+    check(place, equation.right)
+    if target.dtype == "int64" and not is_whole(equation.right):
+        raise SpecError(
+            what,
+            f"{target.name!r} is int64, but the right side is not integer arithmetic.",
+            "Integers come from indices, int64 tensors, floor and ArgMaxOver; declare it real for anything else.",
+        )
+
+
+def _check_order(what: str, spec: Spec) -> None:
+    """No tensor is defined by itself, at once or through others."""
+    needs: dict[Tensor, dict[Tensor, WrittenEquation]] = {}
+    for equation in spec.equations:
+        read = [node for node in sp.preorder_traversal(equation.right) if isinstance(node, Tensor)]
+        needs.setdefault(equation.target, {}).update(dict.fromkeys(read, equation))
+    for target, reads in needs.items():
+        if target in reads:
+            raise SpecError(
+                f"{what}, equation {reads[target]}",
+                f"{target.name!r} is defined by itself: a recurrence over an index.",
+                "Recurrences are refused for now: write one step as a layer and loop over it.",
+            )
+    settled: set[Tensor] = set()
+    waiting = dict(needs)
+    while ready := [t for t, read in waiting.items() if not any(r in waiting and r not in settled for r in read)]:
+        settled.update(ready)
+        waiting = {t: read for t, read in waiting.items() if t not in settled}
+    if not waiting:
+        return
+    path = [next(iter(waiting))]
+    while True:
+        following = next(r for r in waiting[path[-1]] if r in waiting)
+        if following in path:
+            break
+        path.append(following)
+    circle = path[path.index(following) :]
+    raise SpecError(
+        f"{what}, equation {waiting[circle[0]][(*circle, circle[0])[1]]}",
+        f"{', '.join(repr(t.name) for t in circle)} depend on each other in a cycle.",
+        "Each tensor is defined from inputs and from tensors defined without it.",
+    )
 
 
 def exact(expr: sp.Expr) -> sp.Expr:
@@ -161,7 +192,15 @@ def _rational(value: sp.Float) -> sp.Expr:
     number = float(value)
     if number != number:
         return sp.nan
-    return sp.oo * sp.sign(value) if abs(number) == float("inf") else sp.Rational(repr(number))
+    if abs(number) == float("inf"):
+        return sp.oo * sp.sign(value)
+    return sp.Rational(repr(number) if value._prec > SINGLE else _shortest_single(number))
+
+
+def _shortest_single(number: float) -> str:
+    """The shortest decimal that is `number` in float32, as a NumPy float32 comes: 0.1, not 0.10000000149."""
+    texts = (f"{number:.{digits}g}" for digits in range(1, 10))
+    return next(t for t in texts if struct.unpack("f", struct.pack("f", float(t)))[0] == number)
 
 
 def _check_tensors(what: str, spec: Spec, targets: Sequence[Tensor]) -> None:
@@ -192,6 +231,11 @@ def _check_tensors(what: str, spec: Spec, targets: Sequence[Tensor]) -> None:
             )
     for tensor in (*spec.inputs, *targets):
         for extent in tensor.shape:
+            for symbol in sorted(extent.free_symbols, key=str):
+                if isinstance(symbol, sp.Symbol) and not isinstance(symbol, Size | notation.Scalar):
+                    raise SpecError(
+                        what, f"the symbol {symbol} in an extent of {tensor.name!r} was not declared.", DECLARE
+                    )
             if extent.has(Access, Index, Tensor):
                 raise SpecError(
                     what,
@@ -240,195 +284,44 @@ def _check_names(what: str, spec: Spec) -> None:
 
 def _check_read(what: str, spec: Spec) -> None:
     read = set(_tensors_read(spec))
-    for tensor in (*spec.inputs, *spec.intermediates):
+    # What Python's == dropped is an integer tensor, and may have dropped others with it.
+    for tensor in sorted((*spec.inputs, *spec.intermediates), key=lambda t: t.dtype != "int64"):
         if tensor not in read:
+            one = example(tensor, _letters(spec, tensor))
             kind = "input" if tensor in spec.inputs else "intermediate"
-            one = f"{tensor.name}[n]" if tensor.shape else tensor.name
+            remedy = "" if tensor.dtype == "int64" else "Read it in an equation, or leave it out. "
             raise SpecError(
                 what,
                 f"{kind} {tensor.name!r} is never read.",
-                f"Python decides == before jaccomp sees it: {one} == c is False. "
+                f"{remedy}Python decides == before jaccomp sees it: {one} == c is False. "
                 f"Write Eq({one}, c) or KroneckerDelta({one}, c).",
             )
-    symbols: set[Any] = set()
-    for equation in spec.equations:
-        symbols |= equation.right.atoms(notation.Scalar) | equation.left.atoms(notation.Scalar)
+    symbols: dict[notation.Scalar, None] = {}
     for tensor in (*spec.inputs, *spec.outputs, *spec.intermediates):
         for extent in tensor.shape:
-            symbols |= extent.atoms(notation.Scalar)
+            symbols |= _scalars_in(extent)
     for equation in spec.equations:
-        for index in sorted((equation.right.atoms(Index) | equation.left.atoms(Index)), key=str):
-            symbols |= index.start.atoms(notation.Scalar) | index.stop.atoms(notation.Scalar)
+        symbols |= {**_scalars_in(equation.right), **_scalars_in(equation.left)}
     for scalar in spec.scalars:
         if scalar not in symbols:
             raise SpecError(what, f"scalar {scalar.name!r} is never read.", "Use it in an equation, or leave it out.")
-    for symbol in sorted((s for s in symbols if s not in spec.scalars), key=str):
-        raise SpecError(what, f"scalar {symbol.name!r} is used but not declared.", "Add it to scalars=[...].")
+    for scalar in symbols:
+        if scalar not in spec.scalars:
+            raise SpecError(what, f"scalar {scalar.name!r} is used but not declared.", "Add it to scalars=[...].")
 
 
-def _check_equation(what: str, spec: Spec, equation: WrittenEquation) -> None:
-    target = equation.target
-    if len(equation.indices) != len(target.shape):
-        raise SpecError(what, f"{target.name!r} has {len(target.shape)} axes, the left side {len(equation.indices)}.",
-                        "Give one index for each axis.")  # fmt: skip
-    scope: dict[str, Index] = {}
-    for expr in equation.indices:
-        for node in sp.preorder_traversal(expr):
-            if isinstance(node, Access):
-                raise SpecError(
-                    what,
-                    f"the left side is indexed by data, {node}.",
-                    "Write a sum over the source with KroneckerDelta(ids[n], v) instead.",
-                )
-        for index in _indices_of(expr):
-            _enter(what, scope, index)
-    for index in list(scope.values()):
-        for end in (index.start, index.stop):
-            _check_nodes(what, end, scope, allow_infinity=False)
-    bare = [e for e in equation.indices if isinstance(e, Index)]
-    if len(set(bare)) != len(bare):
-        raise SpecError(what, "an index stands twice on the left.", "Use two indices and a KroneckerDelta.")
-    _check_accesses(what, equation.left)
-    if equation.right.has(sp.nan, sp.zoo) or equation.right.has(sp.I):
-        raise SpecError(what, "the right side holds nan, zoo or the imaginary unit.", "Bodies are real expressions.")
-    _check_nodes(what, equation.right, scope, allow_infinity=False)
-    if target.dtype == "int64" and equation.right.is_integer is False:
-        raise SpecError(what, f"{target.name!r} is int64 but the right side is not an integer.", "Use dtype='real'.")
+def _letters(spec: Spec, tensor: Tensor) -> list[str]:
+    """The names of indices that run over a tensor's axes, as far as the layer has them."""
+    found: list[str] = []
+    for extent in tensor.shape:
+        nodes = (node for e in spec.equations for side in (e.left, e.right) for node in sp.preorder_traversal(side))
+        fits = (n.name for n in nodes if isinstance(n, Index) and n.stop == extent and n.name not in found)
+        name = next(fits, None)
+        if name is None:
+            break
+        found.append(name)
+    return found
 
 
-def _indices_of(expr: sp.Expr) -> Iterator[Index]:
-    """The indices of an expression in order of appearance; those inside another index's range are not among them."""
-    if isinstance(expr, Index):
-        yield expr
-        return
-    for one in expr.args:
-        yield from _indices_of(one)
-
-
-def _enter(what: str, scope: dict[str, Index], index: Index) -> None:
-    known = scope.setdefault(index.name, index)
-    if known != index:
-        raise SpecError(
-            what,
-            f"index {index.name} has two ranges, {_range(known)} and {_range(index)}.",
-            "Every index has one range: give the second another name.",
-        )
-
-
-def _range(index: Index) -> str:
-    return f"{index.start}..{index.stop - 1}"
-
-
-def _check_nodes(what: str, expr: Any, scope: dict[str, Index], allow_infinity: bool, inside_max: bool = False) -> None:
-    if isinstance(expr, Index):
-        known = scope.get(expr.name)
-        if known is None:
-            cause = (
-                "SymPy's Max compares its arguments. For a maximum over k write jc.MaxOver(x[n, k], k)."
-                if inside_max
-                else f"Bind it, as in Sum(..., {expr.name}), or put it on the left."
-            )
-            raise SpecError(what, f"index {expr.name} is neither on the left nor bound.", cause)
-        if known != expr:
-            raise SpecError(
-                what,
-                f"index {expr.name} has two ranges, {_range(known)} and {_range(expr)}.",
-                "Every index has one range: give the second another name.",
-            )
-        return
-    if isinstance(expr, Tensor):
-        if expr.shape:
-            raise SpecError(
-                what,
-                f"tensor {expr.name!r} of rank {len(expr.shape)} stands without indices.",
-                f"Write {expr.name}[{', '.join('ijklmnpq'[: len(expr.shape)])}].",
-            )
-        return
-    if isinstance(expr, Access):
-        _check_access(what, expr)
-        for index in expr.indices:
-            _check_nodes(what, index, scope, allow_infinity=False)
-        return
-    if expr in (sp.oo, -sp.oo):
-        if not allow_infinity:
-            raise SpecError(what, "oo stands outside pad, Piecewise or a reducer.", "Give the finite value meant.")
-        return
-    if isinstance(expr, LIMIT_HOLDERS):
-        inner = dict(scope)
-        for index, start, stop in limits(expr):
-            if not isinstance(index, Index):
-                raise SpecError(
-                    what, f"{index} in {type(expr).__name__} is not an index.", "Declare it: jc.index('k', D)."
-                )
-            for end in (start, stop):
-                _check_nodes(what, end, inner, allow_infinity=False)
-            inner[index.name] = index
-        _check_nodes(what, expr.args[0], inner, allow_infinity=isinstance(expr, Reduction))
-        return
-    if isinstance(expr, AppliedUndef) or not isinstance(expr, FUNCTIONS + STRUCTURE):
-        name = type(expr).__name__
-        if isinstance(expr, sp.Symbol):
-            raise SpecError(
-                what,
-                f"the symbol {expr} was not declared.",
-                "Declare it with jc.size, jc.index, jc.scalar or jc.tensor.",
-            )
-        known_names = ", ".join(sorted(f.__name__ for f in FUNCTIONS))
-        raise SpecError(what, f"{name} is a function that jaccomp does not know.", f"Known: {known_names}.")
-    infinity_next = isinstance(expr, Pad | sp.Piecewise | sp.functions.elementary.piecewise.ExprCondPair) or (
-        allow_infinity and isinstance(expr, sp.Max | sp.Min)
-    )
-    node: Any = expr
-    for one in node.args:
-        _check_nodes(what, one, scope, infinity_next, inside_max or isinstance(expr, sp.Max | sp.Min))
-
-
-def _check_access(what: str, access: Access) -> None:
-    tensor = access.base
-    if not isinstance(tensor, Tensor):
-        raise SpecError(what, f"{access} does not read a tensor.", "Declare it with jc.tensor.")
-    if len(access.indices) != len(tensor.shape):
-        raise SpecError(
-            what,
-            f"{access} has {len(access.indices)} indices, but {tensor.name!r} has {len(tensor.shape)} axes "
-            f"{tuple(tensor.shape)}.",
-            "Give one index for each axis.",
-        )
-    _check_accesses(what, access)
-
-
-def is_integral(expr: sp.Expr) -> bool:
-    """Is the expression an integer for all values of what it reads? Floors are, whatever they divide by."""
-    if isinstance(expr, sp.floor | sp.ceiling) or expr.is_integer:
-        return True
-    if isinstance(expr, sp.Add | sp.Mul | sp.Mod | sp.Max | sp.Min):
-        return all(is_integral(one) for one in expr.args)
-    return False
-
-
-ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth")
-
-
-def _check_accesses(what: str, access: sp.Expr) -> None:
-    """Index expressions are integers; a bare index over one size does not read an axis of another."""
-    if not isinstance(access, Access):
-        return
-    for axis, (index, extent) in enumerate(zip(access.indices, access.base.shape, strict=True)):
-        where = f"{ORDINALS[axis]} axis" if axis < len(ORDINALS) else f"axis {axis}"
-        if not isinstance(index, Access) and not is_integral(index):
-            raise SpecError(
-                what, f"{index} in {access} is not an integer.", "Index with indices, sizes, int64 scalars and tensors."
-            )
-        if isinstance(index, Access) and not index.is_integer:
-            raise SpecError(
-                what,
-                f"{index}, the {where} of {access}, is a real tensor's value.",
-                f"Declare {index.name!r} with dtype='int64'.",
-            )
-        mismatch = isinstance(index, Index) and isinstance(index.stop, Size) and isinstance(extent, Size)
-        if mismatch and index.start == 0 and index.stop != extent:
-            raise SpecError(
-                what,
-                f"index {index.name} runs over {_range(index)}, but the {where} of {access.name!r} has size {extent}.",
-                "Declare both with the same size, or use two indices.",
-            )
+def _scalars_in(expr: sp.Expr) -> dict[notation.Scalar, None]:
+    return {node: None for node in sp.preorder_traversal(expr) if isinstance(node, notation.Scalar)}

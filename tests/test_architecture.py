@@ -19,6 +19,7 @@ ROOT = Path(__file__).resolve().parent.parent
 ORDER = (
     "errors",
     "notation",
+    "grammar",
     "spec",
     "program",
     "domains",
