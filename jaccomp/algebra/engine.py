@@ -8,12 +8,13 @@ derived equations are rewritten in.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import sympy as sp
 
 from jaccomp.algebra import naming, sums
 from jaccomp.algebra.cost import FUNCTION_WEIGHT, operations, program_cost
+from jaccomp.algebra.examples import EXAMPLES, Example
 from jaccomp.algebra.factoring import collected
 from jaccomp.algebra.relations import Relation, relations, substitute
 from jaccomp.domains import axis_ranges, solve_equalities
@@ -68,7 +69,7 @@ class Rule:
     law: str
     ends: str
     action: Action
-    example: tuple[str, str] = field(default=("", ""))
+    example: Example
 
 
 def _each(state: State, change: Callable[[Equation], Equation]) -> tuple[Equation, ...]:
@@ -257,27 +258,44 @@ RULES: tuple[Rule, ...] = (
         "Σ_{b : b = e} f(b) = f(e), with b's range carried to e",
         "one bound index and one equality fewer",
         eliminate_deltas,
+        EXAMPLES["eliminate-delta"],
     ),
-    Rule("split-sum", "Σ_b c B[b] = c Σ_b B[b]", "every sum is a pure one after it", split_sums),
-    Rule("inline-map", "a map read where it repeats no work is its definition", "one equation fewer", inline_maps),
+    Rule("split-sum", "Σ_b c B[b] = c Σ_b B[b]", "every sum is a pure one after it", split_sums, EXAMPLES["split-sum"]),
+    Rule(
+        "inline-map",
+        "a map read where it repeats no work is its definition",
+        "one equation fewer",
+        inline_maps,
+        EXAMPLES["inline-map"],
+    ),
     Rule(
         "known-sum",
         "Σ_k x[k] = D mean; Σ_m p[m] Σ_d a[d] v[m,d] = Σ_d a[d] o[d]",
         "one sum fewer, or one that is a factor cheaper",
         known_sums,
+        EXAMPLES["known-sum"],
     ),
     Rule(
         "named-quantity",
         "a definition y = exp(x)/Z also says exp(x) = y Z",
         "the cost of the derived equations falls",
         named_quantities,
+        EXAMPLES["named-quantity"],
     ),
-    Rule("collect", "a c + b c = (a + b) c", "operations fall", collect),
+    Rule("collect", "a c + b c = (a + b) c", "operations fall", collect, EXAMPLES["collect"]),
     Rule(
-        "name-invariant", "what a row shares is computed once per row", "bodies hold no narrower part", name_invariants
+        "name-invariant",
+        "what a row shares is computed once per row",
+        "bodies hold no narrower part",
+        name_invariants,
+        EXAMPLES["name-invariant"],
     ),
     Rule(
-        "absorb-scale", "a = c Σ_k B[k] = Σ_k c B[k], hoisted again when lowered", "one equation fewer", absorb_scales
+        "absorb-scale",
+        "a = c Σ_k B[k] = Σ_k c B[k], hoisted again when lowered",
+        "one equation fewer",
+        absorb_scales,
+        EXAMPLES["absorb-scale"],
     ),
 )
 ORDER = (
