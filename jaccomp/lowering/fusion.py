@@ -42,10 +42,22 @@ def loop_bounds(statement: Statement, index: sp.Symbol) -> Bounds | None:
     return (lower, upper) if lower and upper else None
 
 
+def in_one_box(one: Bounds, other: Bounds) -> bool:
+    """Do two loops run over parts of one range? The first bound of each is that of its box."""
+    return bool(one[0][0] == other[0][0] and one[1][0] == other[1][0])
+
+
 def split(
-    items: Sequence[Statement], cls: sp.Symbol, classes: Classes, joins: Callable[[Statement, sp.Symbol], bool]
+    items: Sequence[Statement],
+    cls: sp.Symbol,
+    classes: Classes,
+    joins: Callable[[Statement, sp.Symbol], bool],
+    pieces: bool = False,
 ) -> Split:
-    """The statements that one loop of class `cls` can hold, in order, `joins` permitting."""
+    """The statements that one loop of class `cls` can hold, in order, `joins` permitting.
+
+    With `pieces`, the loop will be cut into tiles, and a statement over a part of its range may join as well.
+    """
     before: list[Statement] = []
     inside: list[tuple[Statement, sp.Symbol]] = []
     after: list[Statement] = []
@@ -59,7 +71,7 @@ def split(
         if (
             index is not None
             and mine is not None
-            and (bounds is None or mine == bounds)
+            and (bounds is None or mine == bounds or (pieces and in_one_box(mine, bounds)))
             and not touched & blocked
             and joins(statement, index)
             and all(_aligned(u, i, statement, index, classes) for u, i in inside)

@@ -17,7 +17,7 @@ import sympy as sp
 
 from jaccomp.lowering.affine import bounds_of, index_set, slope
 from jaccomp.lowering.classes import Classes
-from jaccomp.lowering.fusion import innermost, loop_bounds, split
+from jaccomp.lowering.fusion import Bounds, innermost, loop_bounds, split
 from jaccomp.lowering.ir import (
     Accumulate,
     Assign,
@@ -112,7 +112,9 @@ class Scheduler:
         best: tuple[tuple[bool, int], sp.Symbol, tuple[Statement, ...], tuple[Statement, ...]] | None = None
         for index in head.loops:
             cls = self.classes.of(index)
-            parts = split(items, cls, self.classes, self._may_run_in_parallel)
+            parts = split(items, cls, self.classes, self._may_run_in_parallel, pieces=True)
+            if not any(s.product is not None for s in parts.inside):
+                parts = split(items, cls, self.classes, self._may_run_in_parallel)
             if head not in parts.inside:
                 continue
             inside = self._without_strays(parts.inside, items)
@@ -188,7 +190,7 @@ class Scheduler:
 
     def _runs_plain(self, statements: Sequence[Statement], cls: sp.Symbol) -> bool:
         """May the loop run one iteration at a time, without taking rows from a product or vectors from a loop?"""
-        if all(len(s.loops) == 1 for s in statements):
+        if all(len(s.loops) == 1 for s in statements) or not self._runs_over_one_range(statements, cls):
             return False
         for statement in statements:
             index = self._index(statement, cls)
@@ -201,17 +203,20 @@ class Scheduler:
                 return False
         return True
 
+    def _runs_over_one_range(self, statements: Sequence[Statement], cls: sp.Symbol) -> bool:
+        return len({loop_bounds(s, self._index(s, cls)) for s in statements}) == 1
+
     def _next_parallel(self, statements: Sequence[Statement], across: Sequence[str]) -> sp.Symbol | None:
         for index in statements[0].loops:
             cls = self.classes.of(index)
-            if self._holds_all(statements, cls, across) and self._runs_plain(statements, cls):
+            if self._holds_all(statements, cls, across, pieces=False) and self._runs_plain(statements, cls):
                 return cls
         return None
 
-    def _holds_all(self, statements: Sequence[Statement], cls: sp.Symbol, across: Sequence[str]) -> bool:
+    def _holds_all(self, statements: Sequence[Statement], cls: sp.Symbol, across: Sequence[str], pieces: bool) -> bool:
         if any(self.classes.loop(s, cls) is None for s in statements):
             return False
-        parts = split(statements, cls, self.classes, lambda s, i: True)
+        parts = split(statements, cls, self.classes, lambda s, i: True, pieces)
         if len(parts.inside) != len(statements):
             return False
         return all(self._index(s, cls) in s.target_indices() for s in statements if s.target.name not in across)
@@ -222,7 +227,7 @@ class Scheduler:
             assert statement.product is not None
             for index in [i for i in (*statement.product.m, *statement.product.n) if i in statement.loops]:
                 cls = self.classes.of(index)
-                if self._holds_all(statements, cls, across):
+                if self._holds_all(statements, cls, across, pieces=True):
                     return cls
         return None
 
@@ -251,9 +256,7 @@ class Scheduler:
 
     def _tile(self, statements: Sequence[Statement], cls: sp.Symbol) -> tuple[Loop, tuple[Statement, ...]]:
         """A loop over tiles of the class, and the statements with the class's loop cut to one tile."""
-        first = statements[0]
-        bounds = loop_bounds(first, self._index(first, cls))
-        assert bounds is not None
+        bounds = self._range(statements, cls)
         start, stop = self.symbol(cls), self.symbol(cls)
         self._hint(start, statements, cls, "_first")
         self._hint(stop, statements, cls, "_last")
@@ -263,11 +266,24 @@ class Scheduler:
         for statement in statements:
             index = self._index(statement, cls)
             others = [i for i in statement.loops if i != index]
-            kept = tuple(c for c in statement.domain if index not in c.expr.free_symbols or index_set(c.expr, others))
+            whole = loop_bounds(statement, index) == bounds
+            kept = tuple(
+                c
+                for c in statement.domain
+                if not whole or index not in c.expr.free_symbols or index_set(c.expr, others)
+            )
             cut = (Constraint(index - start), Constraint(stop - 1 - index))
             inner.append(replace(statement, domain=(*cut, *kept)))
         loop = Loop(start, bounds[0], bounds[1], Block(()), "tile", sp.Integer(size), stop)
         return loop, tuple(inner)
+
+    def _range(self, statements: Sequence[Statement], cls: sp.Symbol) -> Bounds:
+        """The bounds of a loop that holds all the statements: their own, or those of the box that holds their parts."""
+        bounds = loop_bounds(statements[0], self._index(statements[0], cls))
+        assert bounds is not None
+        if self._runs_over_one_range(statements, cls):
+            return bounds
+        return bounds[0][:1], bounds[1][:1]
 
     def _tile_size(self, statements: Sequence[Statement]) -> int:
         products = {s.target.name for s in statements if s.product is not None}
@@ -325,13 +341,13 @@ class Scheduler:
         head = next(s for s in items if self._tile_candidates(s))
         for index in self._tile_candidates(head):
             cls = self.classes.of(index)
-            parts = split(items, cls, self.classes, lambda s, i: True)
+            parts = split(items, cls, self.classes, lambda s, i: True, pieces=True)
             if head in parts.inside and len(parts.inside) > 1 and (best is None or len(parts.inside) > best[0]):
                 best = (len(parts.inside), cls)
         if best is None:
             return None
-        parts = split(items, best[1], self.classes, lambda s, i: True)
-        early, late = self._around(parts.after, parts.inside)
+        parts = split(items, best[1], self.classes, lambda s, i: True, pieces=True)
+        early, late = self._around(items, parts.after, parts.inside)
         loop, inner = self._tile(parts.inside, best[1])
         nodes = list(self._block([*parts.before, *early, *self._fills(parts.inside, best[1])]).nodes)
         nodes.append(replace(loop, body=self._block(inner)))
@@ -350,12 +366,18 @@ class Scheduler:
         return found
 
     def _around(
-        self, others: Sequence[Statement], inside: Sequence[Statement]
+        self, items: Sequence[Statement], others: Sequence[Statement], inside: Sequence[Statement]
     ) -> tuple[list[Statement], list[Statement]]:
-        """Statements outside a loop that must run before it (it reads them), and the others."""
-        needed = {a.name for s in inside for a in (*s.reads(), *s.writes)}
-        early = [s for s in others if any(w.name in needed for w in s.writes) and s not in inside]
-        early = [s for s in early if not any(a.name in {w.name for i in inside for w in i.writes} for a in s.reads())]
+        """Statements outside a loop that must run before it, because a later one inside touches them, and the others."""
+        written = {w.name for i in inside for w in i.writes}
+        early: list[Statement] = []
+        for position, one in enumerate(items):
+            if one not in others or any(a.name in written for a in one.reads()):
+                continue
+            names = {w.name for w in one.writes}
+            later = [s for s in items[position + 1 :] if s in inside]
+            if any(a.name in names for s in later for a in (*s.reads(), *s.writes)):
+                early.append(one)
         return early, [s for s in others if s not in early]
 
     def _serial(self, items: list[Statement]) -> tuple[list[Node], list[Statement]]:
