@@ -198,13 +198,17 @@ def hull(term: Term, index: sp.Symbol, given: Sequence[Constraint]) -> tuple[sp.
 
 
 def _end(term: Term, index: sp.Symbol, sign: int, inside: tuple[sp.Symbol, ...]) -> sp.Expr | None:
-    """The greatest (sign 1) or least (-1) value of an index; None where its bounds lead back to `inside`."""
-    candidates = term.lower_bounds(index) if sign < 0 else [u - 1 for u in term.upper_bounds(index)]
-    for candidate in candidates:
-        resolved = _resolve(term, candidate, sign, (*inside, index))
-        if resolved is not None:
-            return resolved
-    return None
+    """The greatest (sign 1) or least (-1) value of an index; None where its bounds lead back to `inside`.
+
+    Of several bounds a tighter one, where that is proved; else one in sizes alone before one through other indices.
+    """
+    bounds = term.lower_bounds(index) if sign < 0 else [u - 1 for u in term.upper_bounds(index)]
+    best: sp.Expr | None = None
+    for bound in sorted(dict.fromkeys(bounds), key=lambda one: any(is_index(s) for s in one.free_symbols)):
+        resolved = _resolve(term, bound, sign, (*inside, index))
+        if resolved is not None and (best is None or proves((), Constraint(expand(sign * (best - resolved))))):
+            best = resolved
+    return best
 
 
 def _resolve(term: Term, expr: sp.Expr, sign: int, inside: tuple[sp.Symbol, ...]) -> sp.Expr | None:
@@ -227,3 +231,11 @@ def _resolve(term: Term, expr: sp.Expr, sign: int, inside: tuple[sp.Symbol, ...]
 def is_index(symbol: sp.Symbol) -> bool:
     """Is it an axis or a bound index, by its canonical name?"""
     return symbol.name[0] in "ib_" and symbol.name[1:].isdigit()
+
+
+def extremes(box: Term, expr: sp.Expr) -> tuple[sp.Expr, sp.Expr]:
+    """The least and the greatest value of an affine expression over the term's domain, in sizes and scalars alone."""
+    low, high = _resolve(box, expr, -1, ()), _resolve(box, expr, 1, ())
+    if low is None or high is None:
+        raise StageError(f"expression {expr}", "it has no bound in sizes.")
+    return low, high

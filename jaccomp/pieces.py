@@ -13,7 +13,7 @@ import sympy as sp
 
 from jaccomp.domains import axis_ranges, hull, proves
 from jaccomp.errors import SpecError
-from jaccomp.program import AXES, Constraint, Domain, Equation, Tensor, Term, expand
+from jaccomp.program import AXES, Constraint, Domain, Tensor, Term, expand
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,8 +25,8 @@ class Progression:
     length: sp.Expr
 
 
-def check_partition(what: str, target: Tensor, pieces: list[Equation], name: str) -> None:
-    """Raise `SpecError` unless the pieces provably partition the target, or one piece writes a triangle of it."""
+def check_partition(what: str, target: Tensor, pieces: list[Term], name: str) -> None:
+    """Raise `SpecError` unless the left sides provably partition the target, or one writes a triangle of it."""
     images = [_images(what, target, piece, name) for piece in pieces]
     varying = [
         axis
@@ -51,10 +51,9 @@ def check_partition(what: str, target: Tensor, pieces: list[Equation], name: str
     )
 
 
-def _images(what: str, target: Tensor, piece: Equation, name: str) -> list[Progression | None]:
+def _images(what: str, target: Tensor, term: Term, name: str) -> list[Progression | None]:
     """Per axis the progression that a piece writes; None for an axis under a triangular guard."""
     images: list[Progression | None] = []
-    term = piece.terms[0] if piece.terms else Term(sp.S.Zero)
     plain = axis_ranges(target)
     seen: set[sp.Symbol] = set()
     for axis, extent in zip(AXES, target.shape, strict=False):

@@ -23,6 +23,8 @@ ORDER = (
     "spec",
     "program",
     "domains",
+    "canonical",
+    "terms",
     "pieces",
     "normalise",
     "printing",
@@ -51,7 +53,7 @@ ORDER = (
 )  # fmt: skip
 
 # What a reference must not share with what it judges.
-DERIVATION = ("normalise", "pieces", "algebra", "lowering", "emit", "numpy_kernel", "pipeline")
+DERIVATION = ("normalise", "terms", "pieces", "algebra", "lowering", "emit", "numpy_kernel", "pipeline")
 
 # SymPy's own are wrong over indices, or read text, or take for ever.
 BANNED = {"doit", "nsimplify", "powdenest", "lambdify", "parse_expr", "eval", "exec", "literal_eval"}

@@ -203,6 +203,8 @@ def _inputs(
     best: Sample | None = None
     for kinds in _assignments(real_inputs(spec)):
         for limits in _limits(spec, constants):
+            if any(t.dtype == "int64" and limits[t.name] < 1 and 0 not in shapes[t.name] for t in spec.inputs):
+                return None  # an axis without elements has no position that these ids could name
             inner = np.random.default_rng(seed)
             inputs = {}
             for tensor in spec.inputs:
