@@ -246,6 +246,16 @@ def test_show_as_json(run: Run, specs: Path) -> None:
     assert json.loads(run("show", "relu", "--stage", "program", "--json")[1])["layers"][0]["stage"] == "program"
 
 
+def test_a_derived_layer_is_shown_and_built(run: Run, specs: Path) -> None:
+    specs.write_text(SPECS + "hessian = square.vjp().jvp()\n")
+    code, out, _ = run("show", f"{specs}:hessian")
+    assert code == 0 and out.startswith("square_vjp_jvp(x[N], ct_y[N], t_x[N], t_ct_y[N]) -> ct_x[N], t_ct_x[N]\n")
+    assert "    t_ct_x[n] = 2 " in out
+    assert run("build", f"{specs}:hessian", "-o", specs.parent / "out", "--source")[0] == 0
+    code, _, err = run("show", f"{specs}:hessian", "--stage", "spec")
+    assert code == 2 and "it was derived, not written" in err
+
+
 IN_FORCE = {
     "relu": "derivative of Max(x, c)", "l1": "derivative of |x|", "maxpool1d": "maximum or minimum over an index",
     "l2_normalize": "x/‖x‖", "l2_norm": "x/‖x‖", "softmax": "fully masked row", "linear": "",

@@ -65,24 +65,27 @@ def _page(layer: Layer, of: str | None, wrt: str | None) -> str:
         "VJP, as derived and simplified": _derived(layer.derivation),
         "conventions": [f"{row['what']}: {row['value']} ({row['source']})" for row in _conventions(layer)],
     }
-    head = console.heading(signature(layer)) + (f"\n{console.indented([layer.spec.doc])}" if layer.spec.doc else "")
+    head = console.heading(signature(layer)) + (f"\n{console.indented([layer.doc])}" if layer.doc else "")
     body = [f"{console.heading(title)}\n{console.indented(lines)}" for title, lines in sections.items() if lines]
     return "\n\n".join([head, *body])
 
 
 def signature(layer: Layer) -> str:
-    """`rmsnorm(x[N, D], g[D], *, eps=1e-06) -> y[N, D]`."""
-    spec = layer.spec
+    """`rmsnorm(x[N, D], g[D], *, eps=1e-06) -> y[N, D]`; of a layer that was derived, in the words of its origin."""
+    program = layer.program
+    words = {one: one.func(program.labels.name(one.name)) for one in program.sizes}
+    written = {one.name: one for one in layer.spec.inputs + layer.spec.outputs} if layer.is_written else {}
 
-    def tensors(ones: Any) -> list[str]:
-        return [
-            f"{one.name}[{', '.join(map(str, one.shape))}]" + (": int64" if one.dtype == "int64" else "")
-            for one in ones
-        ]
+    def tensor(canonical: str) -> str:
+        name, one = program.labels.name(canonical), program.tensor(canonical)
+        shape = written[name].shape if name in written else [extent.xreplace(words) for extent in one.shape]
+        return name + (f"[{', '.join(map(str, shape))}]" if shape else "") + (": int64" if one.dtype == "int64" else "")
 
-    scalars = [f"{one.name}={one.default!r}" if one.default is not None else str(one.name) for one in spec.scalars]
-    takes = [*tensors(spec.inputs), *(["*", *scalars] if scalars else [])]
-    return f"{spec.name}({', '.join(takes)}) -> {', '.join(tensors(spec.outputs))}".replace("[]", "")
+    scalars = [
+        program.labels.name(one.name) + ("" if one.default is None else f"={one.default!r}") for one in program.scalars
+    ]
+    takes = [*map(tensor, program.inputs), *(["*", *scalars] if scalars else [])]
+    return f"{layer.name}({', '.join(takes)}) -> {', '.join(map(tensor, program.outputs))}"
 
 
 def _equations(program: Program) -> list[str]:
@@ -101,15 +104,14 @@ def _derived(derivation: Derivation) -> list[str]:
 
 def _blocks(layer: Layer, of: str | None, wrt: str | None) -> list[Jacobian]:
     """The Jacobian blocks of real outputs by real inputs, or those of them that were chosen."""
-    spec = layer.spec
-    outputs = [t.name for t in spec.outputs if t.dtype == "real"]
-    inputs = [t.name for t in spec.inputs if t.dtype == "real"]
+    names = layer.jacobians()
+    outputs, inputs = (list(dict.fromkeys(key[k] for key in names)) for k in (0, 1))
     for option, chosen, known in (("--of", of, outputs), ("--wrt", wrt, inputs)):
         if chosen is not None and chosen not in known:
             raise UsageError(
-                f"{option} {chosen}", f"{spec.name} has {', '.join(known) or 'none'}.", "Name one of them."
+                f"{option} {chosen}", f"{layer.name} has {', '.join(known) or 'none'}.", "Name one of them."
             )
-    return [layer.jacobian(of=y, wrt=x) for y in outputs if of in (None, y) for x in inputs if wrt in (None, x)]
+    return [block for (y, x), block in names.items() if of in (None, y) and wrt in (None, x)]
 
 
 def _block_line(block: Jacobian) -> str:
@@ -136,8 +138,7 @@ def _steps(layer: Layer) -> tuple[Step, ...]:
 
 
 def _spec(layer: Layer) -> str:
-    spec = layer.spec
-    return "\n".join([signature(layer), *(f"    {equation}" for equation in spec.equations)])
+    return "\n".join([signature(layer), *(f"    {equation}" for equation in layer.spec.equations)])
 
 
 def _program(layer: Layer) -> str:
@@ -204,7 +205,7 @@ def _trace(steps: tuple[Step, ...]) -> str:
 def _record(layer: Layer, asked: argparse.Namespace) -> dict[str, Any]:
     import sympy
 
-    record: dict[str, Any] = {"name": layer.name, "signature": signature(layer), "doc": layer.spec.doc}
+    record: dict[str, Any] = {"name": layer.name, "signature": signature(layer), "doc": layer.doc}
     if asked.stage not in (None, "jacobian"):
         record["stage"], record["text"] = asked.stage, STAGES[asked.stage](layer)
     else:
