@@ -324,6 +324,54 @@ def test_modules_are_importable_alone_and_needs_only_numpy(run: Run, specs: Path
     assert f"{binary}: not there" in run("build", f"{specs}:square", "-o", out, "--check")[1]
 
 
+ALONE = """
+import sys, time
+
+ROOTS = {"numpy", "scipy", "softmax", "layernorm", "conv2d"} | set(sys.stdlib_module_names)
+
+
+class Nothing:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] not in ROOTS:
+            raise ImportError(f"{name} is out of bounds")
+
+
+sys.meta_path.insert(0, Nothing())
+sys.path.insert(0, sys.argv[1])
+import numpy as np
+
+start = time.perf_counter()
+import layernorm
+print(time.perf_counter() - start)
+import conv2d, softmax
+
+rng = np.random.default_rng(0)
+x, g, b, dy = rng.normal(size=(3, 5)), rng.normal(size=5), rng.normal(size=5), rng.normal(size=(3, 5))
+given = [x, g, b]
+_, pullback = layernorm.vjp(*given)
+for place, cotangent in enumerate(pullback(dy)):
+    for at in np.ndindex(cotangent.shape):
+        ends = []
+        for step in (1e-6, -1e-6):
+            moved = [one.copy() for one in given]
+            moved[place][at] += step
+            ends.append((layernorm.forward(*moved) * dy).sum())
+        assert abs((ends[0] - ends[1]) / 2e-6 - cotangent[at]) < 1e-7
+"""
+
+
+def test_several_layers_in_one_folder_import_alone_and_at_once(run: Run, tmp_path: Path) -> None:
+    assert run("build", "softmax", "layernorm", "conv2d", "-o", tmp_path)[0] == 0
+    done = [
+        subprocess.run(
+            [sys.executable, "-W", "error", "-c", ALONE, str(tmp_path)], capture_output=True, text=True, check=False
+        )
+        for _ in range(3)
+    ]
+    assert [one.stderr for one in done] == [""] * 3
+    assert min(float(one.stdout) for one in done) < 0.030, "seconds that import layernorm takes beyond NumPy's own"
+
+
 def test_sizes_and_dtypes_can_be_fixed(run: Run, tmp_path: Path) -> None:
     out = tmp_path / "out"
     assert run("build", "layernorm", "-o", out, "--source", "--bind", "eps=0.5", "--dtype", "float64")[0] == 0
