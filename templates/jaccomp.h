@@ -393,10 +393,11 @@ static inline double jc_pow_f64(double x, double y) { return pow(x, y); }
 
 /* --------------------------------------------------------------------------------------------------------- integers of an index */
 
-/* Quotient and remainder as Python has them: rounded down (up), the remainder with the sign of b. b must not be 0. */
-static inline ptrdiff_t jc_floordiv(ptrdiff_t a, ptrdiff_t b) { return a / b - ((a % b != 0) & ((a % b < 0) != (b < 0))); }
-static inline ptrdiff_t jc_ceildiv(ptrdiff_t a, ptrdiff_t b) { return a / b + ((a % b != 0) & ((a % b < 0) == (b < 0))); }
-static inline ptrdiff_t jc_mod(ptrdiff_t a, ptrdiff_t b) { return a % b + (((a % b != 0) & ((a % b < 0) != (b < 0))) ? b : 0); }
+/* Quotient and remainder as Python has them: rounded down (up), the remainder with the sign of b. By 0, as the bounds of
+ * an empty axis may divide, the quotient is 0. */
+static inline ptrdiff_t jc_floordiv(ptrdiff_t a, ptrdiff_t b) { return b == 0 ? 0 : a / b - ((a % b != 0) & ((a % b < 0) != (b < 0))); }
+static inline ptrdiff_t jc_ceildiv(ptrdiff_t a, ptrdiff_t b) { return b == 0 ? 0 : a / b + ((a % b != 0) & ((a % b < 0) == (b < 0))); }
+static inline ptrdiff_t jc_mod(ptrdiff_t a, ptrdiff_t b) { return b == 0 ? a : a % b + (((a % b != 0) & ((a % b < 0) != (b < 0))) ? b : 0); }
 static inline ptrdiff_t jc_min(ptrdiff_t a, ptrdiff_t b) { return a < b ? a : b; }
 static inline ptrdiff_t jc_max(ptrdiff_t a, ptrdiff_t b) { return a > b ? a : b; }
 
