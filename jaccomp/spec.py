@@ -255,15 +255,35 @@ def _tensors_read(spec: Spec) -> tuple[Tensor, ...]:
 
 
 def _sizes(spec: Spec) -> tuple[Size, ...]:
-    """Every size, in the order of inputs, outputs, intermediates, then equations."""
-    found: dict[Size, None] = {}
+    """Every size, in the order of inputs, outputs, intermediates, then equations, whatever the sizes are called.
+
+    Of an expression with several new ones, as `G*K`, the order waits for an extent or a range that has them one by one.
+    """
     tensors = (*spec.inputs, *spec.outputs, *spec.intermediates)
-    expressions = [e for t in tensors for e in t.shape] + [s for e in spec.equations for s in (e.left, e.right)]
-    for expr in expressions:
-        for node in sp.preorder_traversal(expr):
-            if isinstance(node, Size):
-                found.setdefault(node)
-    return tuple(found)
+    sides = [side for e in spec.equations for side in (e.left, e.right)]
+    ranges = [end for side in sides for node in _nodes(side, Index) for end in (node.start, node.stop)]
+    extents = [e for t in tensors for e in t.shape]
+    found: dict[Size, None] = {}
+    for expressions in (extents, extents, ranges, ranges):
+        for expr in expressions:
+            new = [size for size in _nodes(expr, Size) if size not in found]
+            if len(set(new)) == 1:
+                found.setdefault(new[0])
+    rest = dict.fromkeys(size for expr in (*extents, *ranges, *sides) for size in _nodes(expr, Size))
+    rest = {size: None for size in rest if size not in found}
+    if len(rest) > 1:
+        known = {size: sp.Symbol(f"s{k}") for k, size in enumerate(found)}
+        blank = {**known, **dict.fromkeys(rest, sp.Symbol("other"))}
+        signs = {
+            size: sorted(str(e.xreplace({**blank, size: sp.Symbol("this")})) for e in extents if e.has(size))
+            for size in rest
+        }
+        rest = dict.fromkeys(sorted(rest, key=lambda size: str(signs[size])))
+    return (*found, *rest)
+
+
+def _nodes(expr: sp.Basic, kind: type) -> list[Any]:
+    return [node for node in sp.preorder_traversal(expr) if isinstance(node, kind)]
 
 
 def _check_names(what: str, spec: Spec) -> None:
