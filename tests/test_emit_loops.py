@@ -188,6 +188,23 @@ def one_hot() -> Program:
     return program("one_hot", (x, labels, y), Equation("v0", (i, j), (Term(x[i, j]), hit)))
 
 
+def cell() -> Program:
+    """The pullback of two gates and a product: a cotangent in pieces, of which one reads a map beside its place."""
+    x, w, c, ct = Tensor("x0", (N, D)), Tensor("x1", (2 * H, D)), Tensor("x2", (N, H)), Tensor("ct_v1", (N, H))
+    ct_c, ct_z = Tensor("v0", (N, H)), Tensor("v1", (N, 2 * H))
+    ct_x, ct_w, ct_b = Tensor("ct_x0", (N, D)), Tensor("ct_x1", (2 * H, D)), Tensor("ct_x2", (2 * H,))
+    first = Term(c[i, j] * ct_c[i, j], (), (at_least(H - 1, j),))
+    second = Term(sp.exp(-(c[i, j - H] ** 2)) * ct_c[i, j - H], (), (at_least(j, H),))
+    return program(
+        "cell", (x, w, c, ct, ct_c, ct_z, ct_x, ct_w, ct_b),
+        scalar_map("v0", 2, sp.tanh(ct[i, j]) * c[i, j]),
+        Equation("v1", (i, j), (first, second)),
+        Equation("ct_x0", (i, j), (Term(ct_z[i, b] * w[b, j], (b,), in_range(b, 2 * H)),)),
+        Equation("ct_x1", (i, j), (Term(ct_z[b, i] * x[b, j], (b,), in_range(b, N)),)),
+        Equation("ct_x2", (i,), (Term(ct_z[b, i], (b,), in_range(b, N)),)),
+    )  # fmt: skip
+
+
 def diagonal() -> Program:
     x, y, z = Tensor("x0", (N, N)), Tensor("v0", (N,)), Tensor("v1", ())
     return program(
@@ -209,9 +226,10 @@ FORWARD = (
     batchnorm,
     dense,
     one_hot,
+    cell,
     diagonal,
 )
-SMOOTH = tuple(one for one in FORWARD if one is not one_hot)
+SMOOTH = tuple(one for one in FORWARD if one not in (one_hot, cell))
 SIZES = {"s0": (0, 1, 3, 5, 70), "s1": (1, 2, 4, 7, 9), "s2": (6, 5, 8, 3, 7), "s3": (3, 4, 2, 5, 3)}
 
 
@@ -243,6 +261,13 @@ def test_tiles_and_partial_sums_agree_beyond_one_block(
         chosen = programs[key]
         values = {"s0": size, "s1": inner, "s2": 5, "s3": 4}
         check(module, key, chosen, {s.name: values[s.name] for s in chosen.sizes}, ids=4)
+
+
+@pytest.mark.parametrize("sizes", [(300, 5, 140), (513, 3, 70), (3, 9, 300)])
+def test_pieces_computed_again_agree_beyond_one_tile(
+    programs: dict[str, Program], module: Any, sizes: tuple[int, int, int]
+) -> None:
+    check(module, "cell", programs["cell"], dict(zip(("s0", "s1", "s2"), sizes, strict=True)))
 
 
 def test_causal_attention_beyond_one_tile(programs: dict[str, Program], module: Any) -> None:

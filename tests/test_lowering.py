@@ -132,6 +132,22 @@ def test_a_cotangent_that_two_products_need_is_computed_in_each_and_never_kept_w
     assert all(not {N, H} <= set(shape) for shape in scratch(kernel).values())
 
 
+def test_a_cotangent_in_pieces_is_computed_tile_by_tile_in_both_nests() -> None:
+    kernel = lower(cases.cell())
+    assert kernel.temporaries == ()
+    tiles = [x.shape for f in kernel.functions for x in f.scratch if len(x.shape) == 2]
+    assert len(tiles) == 2 and all(shape[0].is_Integer for shape in tiles)
+    assert sum(shape[1].is_Integer for shape in tiles) == 1
+
+
+def test_the_tile_of_a_large_operand_has_few_rows() -> None:
+    x, w, z, y = Tensor("x0", (N, D)), Tensor("x1", (H, D, D)), Tensor("x2", (N, D)), Tensor("v0", (N, H))
+    body = x[i, b] * w[j, b, c] * z[i, c]
+    product = Equation("v0", (i, j), (Term(body, (b, c), (*in_range(b, D), *in_range(c, D))),))
+    program = replace(cases.program("form", (x, w, z, y), product), typical=(512,) * 3)
+    assert all(shape[0].is_Integer and shape[0] <= 8 for shape in scratch(lower(program)).values() if len(shape) > 2)
+
+
 def test_an_activation_follows_its_product_tile_by_tile() -> None:
     (nest,) = lower(cases.dense()).functions
     assert nest.parallel[-1].mode == "tile"

@@ -401,8 +401,8 @@ class _Nest:
         if function.partials:
             own = sp.Add(*(p.buffer.elements for p in function.partials))
             program = self.kernel.program
-            arrays = [program.tensor(n) for n in (*program.inputs, *program.outputs)]
-            memory = self.spelling.integer(sp.Add(*(sp.Mul(*t.shape) for t in arrays)))
+            results = [program.tensor(n) for n in program.outputs]
+            memory = self.spelling.integer(sp.Add(*(sp.Mul(*t.shape) for t in results)))
             rows = 1 if any(loop.stop is not None for loop in function.parallel) else PARTIAL_ROWS
             fit = f"({memory}) // (10 * ({self.spelling.integer(own)}) + 1)"
             blocks = f"jc_max(jc_min(total, 1), jc_min({PARTIAL_BLOCKS}, jc_min(total // {rows}, {fit})))"

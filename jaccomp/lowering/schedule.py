@@ -39,6 +39,9 @@ CHAIN_TILE = 64
 PRODUCT_TILE = 256
 VECTOR_TILE = 4096
 COLUMN_TILE = 64
+LEAST_TILE = 8
+TILE_ELEMENTS = 1 << 20
+"""What the rows of one tile may hold where sizes are as the layer says is typical; a tile has at least `LEAST_TILE`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,7 +263,7 @@ class Scheduler:
         start, stop = self.symbol(cls), self.symbol(cls)
         self._hint(start, statements, cls, "_first")
         self._hint(stop, statements, cls, "_last")
-        size = self._tile_size(statements)
+        size = self._tile_size(statements, cls)
         self.tiles[start] = (stop, size)
         inner = []
         for statement in statements:
@@ -285,11 +288,24 @@ class Scheduler:
             return bounds
         return bounds[0][:1], bounds[1][:1]
 
-    def _tile_size(self, statements: Sequence[Statement]) -> int:
+    def _rows_that_fit(self, statements: Sequence[Statement], cls: sp.Symbol) -> int:
+        """How many rows of the largest operand made here, at representative sizes, take no more than a tile may."""
+        rows = [
+            self._typical(extent)
+            for s in statements
+            if any(other.product is not None and s.target.name in _operands(other) for other in statements)
+            for axis, index in enumerate(s.target.indices)
+            if index == self.classes.loop(s, cls)
+            for extent in [sp.Mul(*(e for k, e in enumerate(self.shapes[s.target.name]) if k != axis))]
+        ]
+        fit = TILE_ELEMENTS // int(max(rows, default=1))
+        return max(LEAST_TILE, 1 << max(fit, 1).bit_length() - 1)
+
+    def _tile_size(self, statements: Sequence[Statement], cls: sp.Symbol) -> int:
         products = {s.target.name for s in statements if s.product is not None}
         if products:
             chained = any(products & {a.name for a in s.reads()} for s in statements)
-            return CHAIN_TILE if chained else PRODUCT_TILE
+            return min(CHAIN_TILE if chained else PRODUCT_TILE, self._rows_that_fit(statements, cls))
         return VECTOR_TILE if all(len(s.loops) == 1 for s in statements) else COLUMN_TILE
 
     # ---- inside a nest
@@ -368,7 +384,7 @@ class Scheduler:
     def _around(
         self, items: Sequence[Statement], others: Sequence[Statement], inside: Sequence[Statement]
     ) -> tuple[list[Statement], list[Statement]]:
-        """Statements outside a loop that must run before it, because a later one inside touches them, and the others."""
+        """Statements outside a loop that must run before it, since a later one inside touches them; and the others."""
         written = {w.name for i in inside for w in i.writes}
         early: list[Statement] = []
         for position, one in enumerate(items):
@@ -473,6 +489,11 @@ class Scheduler:
                     if step in (1, -1):
                         found.append(sp.expand(bound.xreplace({other: stop - 1 if step == sign else start})))
         return tuple(lowest), tuple(highest)
+
+
+def _operands(statement: Statement) -> tuple[str, ...]:
+    product = statement.product
+    return () if product is None else (product.left.name, product.right.name)
 
 
 def total(loops: Sequence[Loop]) -> sp.Expr:
