@@ -18,6 +18,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Literal
 
 import sympy as sp
@@ -238,6 +239,7 @@ class Program:
         return replace(self, equations=kept, tensors=tuple(t for t in (*self.tensors, *new) if t.name in defined))
 
 
+@lru_cache(maxsize=1 << 16)
 def accesses(expr: sp.Expr) -> tuple[Access, ...]:
     """The distinct accesses of an expression, in the order of its canonical traversal, those in indices included."""
     found: dict[Access, None] = {}

@@ -7,6 +7,7 @@ compared, sizes take their typical values and each index its whole box, half of 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 
 import sympy as sp
 
@@ -17,15 +18,16 @@ from jaccomp.program import Constraint, Equation, Program, Term
 FUNCTION_WEIGHT = 8  # a transcendental function against an addition, where two forms are weighed
 
 
+@lru_cache(maxsize=1 << 16)
 def operations(expr: sp.Expr, function_weight: int = 1) -> int:
     """The arithmetic operations and functions of a scalar expression; what only indices or numbers enter is free."""
     if isinstance(expr, Access) or not expr.args or not expr.free_symbols:
         return 0
+    if isinstance(expr, sp.Mul):
+        return _product(expr, function_weight)
     inside = sum(operations(one, function_weight) for one in expr.args)
     if isinstance(expr, sp.Add):
         return inside + len(expr.args) - 1
-    if isinstance(expr, sp.Mul):
-        return _product(expr, function_weight)
     if isinstance(expr, sp.Pow):
         if expr.base == sp.E:
             return inside + function_weight

@@ -8,14 +8,14 @@ derived equations are rewritten in.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import sympy as sp
 
 from jaccomp.algebra import naming, sums
 from jaccomp.algebra.cost import FUNCTION_WEIGHT, operations, program_cost
 from jaccomp.algebra.examples import EXAMPLES, Example
-from jaccomp.algebra.factoring import collected
+from jaccomp.algebra.factoring import collected, expansion
 from jaccomp.algebra.relations import Relation, relations, substitute
 from jaccomp.domains import axis_ranges, solve_equalities
 from jaccomp.printing import equation_text
@@ -32,7 +32,7 @@ from jaccomp.program import (
 )
 
 LARGEST_ROUNDS = 4
-BUDGET = 40_000  # operations of all bodies visited; what is left unsimplified beyond it is still right
+BUDGET = 4_000  # operations of all bodies worked on; what is left unsimplified beyond it is still right
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,13 +45,24 @@ class Step:
 
 
 @dataclass(slots=True)
+class Budget:
+    """What may still be done, in operations of bodies that are worked on; one for a whole simplification."""
+
+    left: int = BUDGET
+
+    def allows(self, expr: sp.Expr) -> bool:
+        """Is there enough left to work on an expression? What that costs is taken."""
+        self.left -= operations(expr) + expansion(expr)
+        return self.left > 0
+
+
+@dataclass(slots=True)
 class State:
-    """A program on its way, the names of its given equations, what was done and what may still be done."""
+    """A program on its way, the names of its given equations, and what may still be done."""
 
     program: Program
     given: frozenset[str]
-    budget: int = BUDGET
-    trace: list[Step] | None = None
+    budget: Budget = field(default_factory=Budget)
 
     @property
     def derived(self) -> frozenset[str]:
@@ -138,7 +149,7 @@ def known_sums(state: State) -> Program:
 
 def collect(state: State) -> Program:
     def body(term: Term) -> Term:
-        return replace(term, body=collected(term.body))
+        return replace(term, body=collected(term.body)) if state.budget.allows(term.body) else term
 
     return state.program.with_equations(_each(state, lambda e: map_terms(e, body)))
 
@@ -159,20 +170,25 @@ def named_quantities(state: State) -> Program:
     program = state.program
     names = [e.target for e in program.equations if e.target in state.given]
     best = _weight(state, program)
-    for relation in relations(program, names):
-        if state.budget <= 0:
+    known = relations(program, names)
+    for _ in range(LARGEST_ROUNDS):
+        before = program
+        for relation in known:
+            if state.budget.left <= 0:
+                return program
+            candidate = _related(replace_program(state, program), relation)
+            if candidate is None:
+                continue
+            weight = _weight(state, candidate)
+            if weight < best:
+                program, best = candidate, weight
+        if program is before:
             break
-        candidate = _related(replace_program(state, program), relation)
-        if candidate is None:
-            continue
-        weight = _weight(state, candidate)
-        if weight < best:
-            program, best = candidate, weight
     return program
 
 
 def replace_program(state: State, program: Program) -> State:
-    return State(program, state.given, state.budget, None)
+    return State(program, state.given, state.budget)
 
 
 def _related(state: State, relation: Relation) -> Program | None:
@@ -181,12 +197,11 @@ def _related(state: State, relation: Relation) -> Program | None:
 
     def change(equation: Equation) -> Equation:
         facts = axis_ranges(program.tensor(equation.target))
-        return map_terms(equation, lambda t: _flat(substitute(relation, t, facts), t))
+        return map_terms(equation, lambda t: _flat(state, substitute(relation, t, facts), t))
 
     after = _each(state, change)
     if after == program.equations:
         return None
-    state.budget -= len(after)
     state = replace_program(state, program.with_equations(after))
     return collect(replace_program(state, settle(state)))
 
@@ -203,14 +218,15 @@ def settle(state: State) -> Program:
     return program
 
 
-def _flat(term: Term, before: Term) -> Term:
-    return term if term is before else replace(term, body=collected(term.body))
+def _flat(state: State, term: Term, before: Term) -> Term:
+    if term is before or not state.budget.allows(term.body):
+        return term
+    return replace(term, body=collected(term.body))
 
 
 def _weight(state: State, program: Program) -> tuple[float, int]:
     """What a form is judged by: its operations and those of the nameless sums that it has to keep, then its reads."""
     derived = frozenset(e.target for e in program.equations) - state.given
-    state.budget -= sum(operations(t.body) for e in program.equations for t in e.terms) + 1
     read = {name for e in program.equations if e.target in derived for name in reads(e)}
     nameless = frozenset(name for name in read & state.given if naming.is_unnamed(name))
     return program_cost(program, FUNCTION_WEIGHT, derived | nameless), len(read)
@@ -307,7 +323,7 @@ ORDER = (
 def simplify(program: Program, given: frozenset[str] = frozenset(), trace: list[Step] | None = None) -> Program:
     """The program with its equations outside `given` simplified by `RULES`; what fired is appended to `trace`."""
     table = {rule.name: rule for rule in RULES}
-    state = State(program, given, BUDGET, trace)
+    state = State(program, given)
     for name in ORDER:
         before = state.program
         after = table[name].action(state)

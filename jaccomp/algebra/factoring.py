@@ -6,6 +6,9 @@ Nothing is expanded here that was not a plain product of sums of a few addends, 
 
 from __future__ import annotations
 
+from functools import lru_cache
+from math import prod
+
 import sympy as sp
 
 from jaccomp.algebra.cost import FUNCTION_WEIGHT, operations
@@ -35,17 +38,23 @@ def collected(expr: sp.Expr) -> sp.Expr:
 
 def flattened(expr: sp.Expr) -> sp.Expr:
     """Products distributed over sums, unless that makes too many addends or opens a power of a sum."""
-    size = 1
-    for factor in sp.Mul.make_args(expr):
-        size *= len(sp.Add.make_args(factor))
     if isinstance(expr, sp.Add):
         return sp.Add(*(flattened(one) for one in expr.args))
-    if not isinstance(expr, sp.Mul) or size == 1 or size > LARGEST_EXPANSION:
+    if not isinstance(expr, sp.Mul) or not 1 < expansion(expr) <= LARGEST_EXPANSION:
         return expr
     addends: list[sp.Expr] = [sp.S.One]
     for factor in expr.args:
         addends = [a * b for a in addends for b in sp.Add.make_args(factor)]
     return sp.Add(*(flattened(a) if a.has(sp.Add) and a != expr else a for a in addends))
+
+
+@lru_cache(maxsize=1 << 16)
+def expansion(expr: sp.Expr) -> int:
+    """How many addends an expression has when all its products are distributed."""
+    if isinstance(expr, Access) or not isinstance(expr, sp.Add | sp.Mul):
+        return 1
+    counts = [expansion(one) for one in expr.args]
+    return sum(counts) if isinstance(expr, sp.Add) else prod(counts)
 
 
 def joined(expr: sp.Expr) -> sp.Expr:

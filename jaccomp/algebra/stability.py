@@ -48,7 +48,7 @@ def stabilise(program: Program) -> Program:
         return replace(term, body=_complements(_guarded(_unmasked(term.body, logs), squares, roots), definitions))
 
     guarded = shifted.with_equations(map_terms(e, guard) for e in shifted.equations)
-    return verify(live(name_invariants(State(guarded, frozenset(), 0))))
+    return verify(live(name_invariants(State(guarded, frozenset()))))
 
 
 # ------------------------------------------------------------------------------------------------- exponential sums

@@ -250,7 +250,7 @@ def _known_value(term: Term, known: list[KnownSum], facts: Domain) -> sp.Expr | 
 
 def _match(known: KnownSum, term: Term, facts: Domain) -> sp.Expr | None:
     """The read that equals `term`, if the known sum has its body and its domain at some axes."""
-    if len(known.term.bound) != len(term.bound):
+    if len(known.term.bound) != len(term.bound) or _bases(known.term.body) != _bases(term.body):
         return None
     first = next_bound(term)
     pattern = fresh_bounds(known.term, first)
@@ -266,6 +266,10 @@ def _match(known: KnownSum, term: Term, facts: Domain) -> sp.Expr | None:
         if set(domain) == set(_reduced(term.domain, facts)):
             return known.read.xreplace({a: binding[a] for a in known.axes})
     return None
+
+
+def _bases(body: sp.Expr) -> set[sp.Expr]:
+    return {access.base for access in accesses(body)}
 
 
 def _reduced(domain: Iterable[Constraint], facts: Domain) -> Domain:
