@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import sympy as sp
+from sympy.printing.str import StrPrinter
 
 from jaccomp import notation
 from jaccomp.errors import SpecError
@@ -38,7 +39,18 @@ class WrittenEquation:
         return self.left.indices if isinstance(self.left, Access) else ()
 
     def __str__(self) -> str:
-        return f"{self.left} = {self.right}"
+        printer = _Printer()
+        return f"{printer.doprint(self.left)} = {printer.doprint(self.right)}"
+
+
+class _Printer(StrPrinter):  # type: ignore[misc]
+    """SymPy's own, but for the arguments of Max and Min: it keeps them unordered, so short ones come first here."""
+
+    def _print_extremum(self, expr: sp.Expr) -> str:
+        texts = sorted((self._print(one) for one in expr.args), key=lambda text: (len(text), text))
+        return f"{type(expr).__name__}({', '.join(texts)})"
+
+    _print_Max = _print_Min = _print_extremum
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,17 +243,17 @@ def _check_tensors(what: str, spec: Spec, targets: Sequence[Tensor]) -> None:
             )
     for tensor in (*spec.inputs, *targets):
         for extent in tensor.shape:
-            for symbol in sorted(extent.free_symbols, key=str):
-                if isinstance(symbol, sp.Symbol) and not isinstance(symbol, Size | notation.Scalar):
-                    raise SpecError(
-                        what, f"the symbol {symbol} in an extent of {tensor.name!r} was not declared.", DECLARE
-                    )
             if extent.has(Access, Index, Tensor):
                 raise SpecError(
                     what,
                     f"the extent {extent} of {tensor.name!r} depends on data or on an index.",
                     "Extents are expressions in sizes and integer scalars; data-dependent output sizes are refused.",
                 )
+            for symbol in sorted(extent.free_symbols, key=str):
+                if isinstance(symbol, sp.Symbol) and not isinstance(symbol, Size | notation.Scalar):
+                    raise SpecError(
+                        what, f"the symbol {symbol} in an extent of {tensor.name!r} was not declared.", DECLARE
+                    )
 
 
 def _tensors_read(spec: Spec) -> tuple[Tensor, ...]:
