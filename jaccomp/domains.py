@@ -123,6 +123,28 @@ def solve_equalities(term: Term, given: Sequence[Constraint]) -> Term | None:
     return Term(body, tuple(bound), without_implied(kept, given))
 
 
+def select(term: Term, scanned: frozenset[str]) -> Term:
+    """Substitute every equality `b = ids[...]`: the sum over b has the one addend that the data name.
+
+    Only for integer inputs, whose values a call scans, and where b is bound by its own range alone.
+    """
+    for constraint in term.domain:
+        if not (constraint.equality and constraint.is_data):
+            continue
+        for index in term.bound:
+            slope = constraint.expr.coeff(index)
+            read = -slope * (constraint.expr - slope * index)
+            if slope not in (1, -1) or not isinstance(read, Access) or index in read.free_symbols:
+                continue
+            others = [c for c in term.domain if c != constraint and index in c.expr.free_symbols]
+            own = all(not c.equality and [s for s in c.expr.free_symbols if is_index(s)] == [index] for c in others)
+            if read.name in scanned and own:
+                domain = tuple(c for c in term.domain if c != constraint and c not in others)
+                bound = tuple(b for b in term.bound if b != index)
+                return select(Term(term.body.xreplace({index: read}), bound, domain), scanned)
+    return term
+
+
 def _unit_index(constraint: Constraint, bound: Sequence[sp.Symbol]) -> tuple[sp.Symbol, sp.Expr] | None:
     """A bound index of coefficient ±1 and what it equals, the last bound first; never out of a data access."""
     if constraint.is_data:

@@ -17,7 +17,7 @@ from jaccomp.algebra.cost import FUNCTION_WEIGHT, operations, program_cost
 from jaccomp.algebra.examples import EXAMPLES, Example
 from jaccomp.algebra.factoring import collected, expansion
 from jaccomp.algebra.relations import Relation, relations, substitute
-from jaccomp.domains import axis_ranges, solve_equalities
+from jaccomp.domains import axis_ranges, select, solve_equalities
 from jaccomp.printing import equation_text
 from jaccomp.program import (
     Equation,
@@ -89,10 +89,12 @@ def _each(state: State, change: Callable[[Equation], Equation]) -> tuple[Equatio
 
 def eliminate_deltas(state: State) -> Program:
     program = state.program
+    scanned = frozenset(name for name in program.inputs if program.tensor(name).dtype == "int64")
 
     def change(equation: Equation) -> Equation:
         given = axis_ranges(program.tensor(equation.target))
-        solved = [solve_equalities(term, given) for term in equation.terms]
+        terms = [select(t, scanned) if equation.reducer == "sum" else t for t in equation.terms]
+        solved = [solve_equalities(term, given) for term in terms]
         if equation.reducer != "sum":
             return replace(equation, terms=tuple(tidy(t) for t in solved if t is not None) or equation.terms)
         rows = [tidy(t) for t in solved if t is not None and t.body != 0]

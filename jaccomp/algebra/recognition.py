@@ -60,6 +60,12 @@ def _logarithm(expr: sp.Expr) -> sp.Expr | None:
     if not isinstance(expr, sp.log):
         return None
     (argument,) = expr.args
+    powers = [f for f in sp.Mul.make_args(argument) if isinstance(f, sp.exp)]
+    if powers:
+        rest = sp.Mul(*(f for f in sp.Mul.make_args(argument) if f not in powers))
+        return sp.Add(*(p.args[0] for p in powers)) + sp.log(rest)
+    if isinstance(argument, sp.Pow) and argument.exp == -1:
+        return -sp.log(argument.base)
     inner = _one_plus_exp(argument)
     if inner is not None:
         return Softplus(inner)
@@ -143,7 +149,11 @@ def _heaviside(expr: sp.Expr) -> sp.Expr | None:
 IDENTITIES: tuple[Identity, ...] = (
     Identity("sigmoid", "1/(1 + exp(-u)) = σ(u)", _sigmoid),
     Identity("sigmoid-product", "exp(u)/(1 + exp(u)) = σ(u)", _exp_times_sigmoid),
-    Identity("softplus", "log(1 + exp(u)) = softplus(u); log σ(u) = -softplus(-u); log(1 + v) = log1p(v)", _logarithm),
+    Identity(
+        "softplus",
+        "log(1 + exp(u)) = softplus(u); log σ(u) = -softplus(-u); log(1 + v) = log1p(v); log(exp(u) v) = u + log v",
+        _logarithm,
+    ),
     Identity("split-softplus", "max(u, 0) + log(1 + exp(-|u|)) = softplus(u)", _split_softplus),
     Identity("expm1", "exp(u) - 1 = expm1(u)", _expm1),
     Identity("tanh", "(exp(u) - exp(-u))/(exp(u) + exp(-u)) = tanh(u)", _tanh),
@@ -173,8 +183,29 @@ def recognise(program: Program) -> Program:
     program = program.with_equations(map_terms(e, body) for e in program.equations)
     for equation in program.equations:
         if equation.reducer in ("max", "min"):
-            program = _without_shift(program, equation.target) or program
+            opened = _without_differences(program, equation.target)
+            program = _without_shift(opened, equation.target) or program
     return program
+
+
+def _without_differences(program: Program, shift: str) -> Program:
+    """The program with maps such as `d = a - m`, m the maximum, written out where they are read."""
+    for equation in program.equations:
+        is_difference = equation.is_map and isinstance(equation.body, sp.Add)
+        if is_difference and equation.target not in program.outputs and _reads(equation.body, shift):
+            program = written_out(program, equation)
+    return program
+
+
+def written_out(program: Program, definition: Equation) -> Program:
+    """The program without a map: its body stands where it was read."""
+
+    def change(term: Term) -> Term:
+        read = [a for a in accesses(term.body) if a.name == definition.target]
+        where = {a: definition.body.xreplace(dict(zip(definition.axes, a.indices, strict=True))) for a in read}
+        return replace(term, body=term.body.xreplace(where)) if where else term
+
+    return program.with_equations(map_terms(e, change) for e in program.equations if e.target != definition.target)
 
 
 def _without_shift(program: Program, shift: str) -> Program | None:

@@ -15,6 +15,7 @@ import sympy as sp
 from jaccomp.algebra import naming
 from jaccomp.algebra.engine import State, name_invariants, ordered_with, prune
 from jaccomp.algebra.factoring import collected, joined
+from jaccomp.algebra.recognition import written_out
 from jaccomp.algebra.sums import canonical
 from jaccomp.calculus.functions import Finite, Sigmoid
 from jaccomp.calculus.names import fresh
@@ -78,6 +79,7 @@ def _exponential(equation: Equation) -> sp.Expr | None:
 
 def _shift_sums(program: Program) -> Program:
     """Every sum of exponentials by its largest one; sums over the same exponentials share the shift, so it cancels."""
+    program = _open_exponentials(program)
     powers = {e.target: p for e in program.equations if (p := _exponential(e)) is not None}
     if not powers:
         return program
@@ -114,6 +116,17 @@ def _shift_sums(program: Program) -> Program:
     whole = {name for name in shifted if name in program.outputs}
     scaled = [e if e.target in whole else map_terms(e, lambda t: _scaled(t, shifted)) for e in result]
     return program.with_equations(ordered_with(program, scaled, []), new)
+
+
+def _open_exponentials(program: Program) -> Program:
+    """`e = exp(a)`, which sums over e have to meet, written out where it is read, unless it is an output itself."""
+    summed = {n for e in program.equations if any(t.bound for t in e.terms) for n in reads(e)}
+    for equation in program.equations:
+        if equation.target in summed and equation.target not in program.outputs and equation.is_map:
+            (definition,) = (e for e in program.equations if e.target == equation.target)
+            if isinstance(definition.body, sp.exp):
+                program = written_out(program, definition)
+    return program
 
 
 def _worth_shifting(program: Program) -> dict[str, sp.Expr]:
