@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 
 import sympy as sp
 from sympy.core.symbol import Str
+from sympy.multipledispatch import dispatch
 
 from jaccomp.errors import SpecError
 
@@ -148,6 +149,15 @@ class Index(sp.Idx):
 
     def _pretty(self, printer: Any) -> Any:
         return printer._print(self.args[0])
+
+
+def _undecided(lhs: sp.Expr, rhs: sp.Expr) -> None:
+    """SymPy decides comparisons of an Idx by its own range, but a Sum may give it other limits: leave them open."""
+
+
+_undecided.__name__ = "_eval_is_ge"
+for _pair in ((Index, Index), (Index, sp.Number), (sp.Number, Index)):
+    dispatch(*_pair)(_undecided)
 
 
 class Tensor(sp.Expr):
@@ -362,10 +372,10 @@ def _extent(what: str, value: Any) -> sp.Expr:
         extent = None
     if not isinstance(extent, sp.Expr):
         raise SpecError(what, f"{value!r} is not an integer expression.", "Write it in sizes and integers.")
-    if extent.has(sp.Float) or not (is_integral(extent) or extent.is_Symbol):
-        raise SpecError(what, f"{value} is not an integer expression.", "Divide with //, or declare an integer scalar.")
     if isinstance(extent, Scalar) and extent.dtype != "int64":
         raise SpecError(what, f"the scalar {value} is not an integer.", "Declare it with dtype='int64'.")
+    if extent.has(sp.Float) or not (is_integral(extent) or extent.is_Symbol):
+        raise SpecError(what, f"{value} is not an integer expression.", "Divide with //, or declare an integer scalar.")
     return extent
 
 
