@@ -205,6 +205,17 @@ def cell() -> Program:
     )  # fmt: skip
 
 
+def weighted() -> Program:
+    """A mean of rows, and a sum in a triangle, each with factors that its loops do not change."""
+    x, a, y, z = Tensor("x0", (N, D)), Tensor("x1", (N,)), Tensor("v0", (N,)), Tensor("v1", (N,))
+    triangle = (*in_range(b, D), *in_range(c, b + 1))
+    return program(
+        "weighted", (x, a, y, z),
+        Equation("v0", (i,), (Term(3 * x[i, b] / (a[i,] * D), (b,), in_range(b, D)),)),
+        Equation("v1", (i,), (Term(x[i, b] * x[i, c] / a[i,], (b, c), triangle),)),
+    )  # fmt: skip
+
+
 def diagonal() -> Program:
     x, y, z = Tensor("x0", (N, N)), Tensor("v0", (N,)), Tensor("v1", ())
     return program(
@@ -227,6 +238,7 @@ FORWARD = (
     dense,
     one_hot,
     cell,
+    weighted,
     diagonal,
 )
 SMOOTH = tuple(one for one in FORWARD if one not in (one_hot, cell))
@@ -261,6 +273,13 @@ def test_tiles_and_partial_sums_agree_beyond_one_block(
         chosen = programs[key]
         values = {"s0": size, "s1": inner, "s2": 5, "s3": 4}
         check(module, key, chosen, {s.name: values[s.name] for s in chosen.sizes}, ids=4)
+
+
+def test_an_empty_sum_is_zero_whatever_its_factor(programs: dict[str, Program], module: Any) -> None:
+    arrays = {"x0": np.zeros((3, 0)), "x1": np.zeros(3)}
+    for dtype in (np.float32, np.float64):
+        found = run(module, "weighted", programs["weighted"], arrays, {"s0": 3, "s1": 0}, dtype=dtype)
+        assert np.all(found["v0"] == 0) and np.all(found["v1"] == 0)
 
 
 @pytest.mark.parametrize("sizes", [(300, 5, 140), (513, 3, 70), (3, 9, 300)])

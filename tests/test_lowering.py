@@ -18,10 +18,12 @@ from jaccomp.errors import StageError
 from jaccomp.lowering import lower
 from jaccomp.lowering.affine import bounds_of, flat_offset, is_mixed_radix, slope
 from jaccomp.lowering.ir import (
+    Accumulate,
     Assign,
     CeilDiv,
     Contract,
     FloorDiv,
+    Guard,
     Kernel,
     Loop,
     LowerBound,
@@ -146,6 +148,15 @@ def test_the_tile_of_a_large_operand_has_few_rows() -> None:
     product = Equation("v0", (i, j), (Term(body, (b, c), (*in_range(b, D), *in_range(c, D))),))
     program = replace(cases.program("form", (x, w, z, y), product), typical=(512,) * 3)
     assert all(shape[0].is_Integer and shape[0] <= 8 for shape in scratch(lower(program)).values() if len(shape) > 2)
+
+
+def test_what_a_sum_does_not_change_multiplies_it_once() -> None:
+    (nest,) = lower(cases.weighted()).functions
+    values = [n.value for n in walk(nest.body) if isinstance(n, Accumulate)]
+    read = [{a.name for a in v.atoms(Access)} for v in values]
+    assert read == [{"x0"}, {"x0", "x1"}], "a triangle of loops may be empty where no test outside it can tell"
+    guards = {n.constraints for n in walk(nest.body) if isinstance(n, Guard) and n.constraints}
+    assert guards == {(Constraint(D - 1),)}
 
 
 def test_an_activation_follows_its_product_tile_by_tile() -> None:

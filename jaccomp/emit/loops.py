@@ -42,7 +42,7 @@ from jaccomp.lowering.ir import (
 from jaccomp.lowering.storage import node_accesses
 from jaccomp.notation import Access
 from jaccomp.printing import equation_text
-from jaccomp.program import Equation
+from jaccomp.program import Constraint, Equation
 
 BLOCKS = 64
 """Blocks of a nest without partial sums; enough for any machine, few enough to cost nothing."""
@@ -164,7 +164,9 @@ class _Nest:
         self.partials = {p.target: p for p in function.partials}
         labels = self.kernel.program.labels
         for buffer in (*self.locals, *self.scratch):
-            self.symbols[sp.Symbol(buffer.name)] = self.names.fresh(labels.name(buffer.name))
+            stem, promoted, _ = buffer.name.partition("_sum")
+            label = labels.name(buffer.name) if not promoted else f"{labels.name(stem)}_sum"
+            self.symbols[sp.Symbol(buffer.name)] = self.names.fresh(label)
         self.outer = [s for loop in function.parallel for s in (loop.index, loop.stop) if s is not None]
         self.indices: list[sp.Symbol] = []
         hints = dict(self.kernel.hints)
@@ -489,8 +491,14 @@ class _Nest:
             case _:
                 return "\n".join(self._run([node]))
 
+    def _test(self, constraint: Constraint) -> str:
+        expr, relation = constraint.expr, "==" if constraint.equality else ">="
+        if relation == ">=" and expr.as_coeff_Add()[0] == -1:
+            expr, relation = expr + 1, ">"
+        return f"{self.spelling.integer(expr, ADD)} {relation} 0"
+
     def _condition(self, guard: Guard) -> str:
-        tests = [f"{self.spelling.integer(c.expr, ADD)} {'==' if c.equality else '>='} 0" for c in guard.constraints]
+        tests = [self._test(c) for c in guard.constraints]
         self.flags |= set(guard.outputs)
         if guard.outputs:
             tests.append(" or ".join(self.emission.wants[o] for o in guard.outputs))

@@ -12,6 +12,7 @@ from jaccomp.lowering.classes import classes
 from jaccomp.lowering.contraction import extend_labels, name_operands, split_terms
 from jaccomp.lowering.demand import narrow
 from jaccomp.lowering.flatten import flatten
+from jaccomp.lowering.hoist import hoist
 from jaccomp.lowering.inline import inline
 from jaccomp.lowering.ir import Block, Buffer, Function, Kernel, Partial, verify
 from jaccomp.lowering.schedule import Nest, Scheduler, total
@@ -116,7 +117,7 @@ def _function(nest: Nest, where: dict[str, Layout], number: int, everything: tup
     partials = tuple(_partial(where[name].buffer, nest) for name in nest.across)
     locals_ = frozenset(b.name for b in mine if b.place == "local")
     promotion = Promotion(locals_)
-    body = promotion.block(body)
+    body = hoist(promotion.block(body))
     wanted = needs_of(body)
     body = guarded(body, frozenset(wanted))
     scratch = tuple(b for b in mine if b.place in ("scratch", "local")) + tuple(promotion.made)

@@ -69,7 +69,7 @@ class Promotion:
         after: list[Assign] = []
         where: dict[sp.Expr, sp.Expr] = {}
         for node in walk(loop.body):
-            if not isinstance(node, Accumulate) or node.target.name in self.locals:
+            if not isinstance(node, Accumulate) or node.target.name in self.locals | {b.name for b in self.made}:
                 continue
             target = node.target
             if target.free_symbols & inner or target.has(sp.Function) or names[target.name] != 1:
