@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
+from commands import SPECS, Run
 
 CACHE = "JACCOMP_CACHE_DIR"
 LARGEST = 500_000_000  # bytes that the cache keeps between runs
@@ -37,3 +39,24 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 @pytest.fixture(scope="session")
 def update_goldens(request: pytest.FixtureRequest) -> bool:
     return bool(request.config.getoption("--update-goldens"))
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Run:
+    """The exit code, stdout and stderr of a command line."""
+    from jaccomp.cli import main
+
+    def call(*words: object) -> tuple[int, str, str]:
+        code = main([str(word) for word in words])
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return call
+
+
+@pytest.fixture
+def specs(tmp_path: Path) -> Path:
+    (tmp_path / "neighbour.py").write_text("FACTOR = 2\n")
+    path = tmp_path / "specs.py"
+    path.write_text(SPECS)
+    return path

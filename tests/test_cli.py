@@ -1,4 +1,4 @@
-"""The command line: what it prints, where, with which exit code; what it says of what it cannot serve."""
+"""The command line: what it prints, where, and with which exit code."""
 
 from __future__ import annotations
 
@@ -7,58 +7,21 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from commands import SPECS, Run
 from sympy import latex
 
 import jaccomp.layers
 from jaccomp.build import Finding, environment
 from jaccomp.calculus.scalar import CONVENTIONS
-from jaccomp.cli import COMMANDS, console, exit_code, main, target
+from jaccomp.cli import COMMANDS, console, exit_code, main
 from jaccomp.cli.conventions import MATTERS
 from jaccomp.errors import BuildError, DerivativeError, JaccompError, SpecError, StageError, UsageError
 from jaccomp.reference.report import Report, Row
-
-SPECS = """\
-from sympy import Eq
-
-import jaccomp as jc
-from jaccomp.layers import relu
-from neighbour import FACTOR
-
-print("a spec file may speak")
-N = jc.size("N")
-n = jc.index("n", N)
-x, y = jc.tensor("x y", N)
-double = jc.Layer("double", inputs=[x], outputs=[y], equations=[Eq(y[n], FACTOR * x[n])], doc="Twice.")
-again = double
-square = jc.Layer("square", inputs=[x], outputs=[y], equations=[Eq(y[n], x[n] ** 2)], doc="The square.")
-"""
-Run = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Run:
-    """The exit code, stdout and stderr of a command line."""
-
-    def call(*words: object) -> tuple[int, str, str]:
-        code = main([str(word) for word in words])
-        out, err = capsys.readouterr()
-        return code, out, err
-
-    return call
-
-
-@pytest.fixture
-def specs(tmp_path: Path) -> Path:
-    (tmp_path / "neighbour.py").write_text("FACTOR = 2\n")
-    path = tmp_path / "specs.py"
-    path.write_text(SPECS)
-    return path
 
 
 def process(*words: object, code: str = "", **variables: str) -> subprocess.CompletedProcess[str]:
@@ -92,96 +55,6 @@ def test_list_of_a_spec_file(run: Run, specs: Path) -> None:
 def test_list_imports_no_sympy() -> None:
     code = "import sys; from jaccomp.cli import main; main(['list']); sys.exit('sympy' in sys.modules)"
     assert process(code=code).returncode == 0
-
-
-# Where layers are named
-
-
-def test_all_of_a_module_says_which_layers_are_its_own(run: Run, specs: Path) -> None:
-    specs.write_text(SPECS + "__all__ = ['relu', 'square', 'FACTOR']\n")
-    assert [row["name"] for row in json.loads(run("list", specs, "--json")[1])["layers"]] == ["relu", "square"]
-    code, out, _ = run("list", f"{specs}:double")
-    assert code == 0 and out.split()[0] == "double", "a layer may be named although it is not public"
-
-
-def test_a_layer_is_named_by_its_variable_or_its_name(specs: Path) -> None:
-    assert [one.name for one in target.targets([f"{specs}:again"])] == ["double"]
-    assert [one.name for one in target.targets([f"{specs}:square", str(specs), "softmax", "softmax"])] == [
-        "square", "double", "softmax",
-    ]  # fmt: skip
-    assert target.only(f"{specs}:square").name == "square"
-
-
-def test_an_edited_spec_file_is_read_again_and_leaves_no_bytecode(specs: Path) -> None:
-    assert target.only(f"{specs}:square").load().doc == "The square."
-    specs.write_text(SPECS.replace("The square.", "The Square!"))
-    assert target.only(f"{specs}:square").load().doc == "The Square!"
-    assert [path.name for path in specs.parent.iterdir() if "specs" in path.name and path != specs] == []
-
-
-REFUSED: dict[str, tuple[str, str, str]] = {
-    "nothing in it": ("x = 1\n", "", "there is no layer in it.\n  Bind one to a module-level name"),
-    "only the library's": ("from jaccomp.layers import relu\n", "", "there is no layer in it"),
-    "no such name": (SPECS, ":sqare", "has no layer 'sqare'.\n  Did you mean square?"),
-    "no such name at all": (SPECS, ":zzz", "has no layer 'zzz'.\n  It has relu, double, again, square."),
-    "an error": (SPECS + "half = 1 / 0\n", "", "line 14: ZeroDivisionError: division by zero\n  half = 1 / 0"),
-    "a syntax error": ("x = (\n", "", "line 1: SyntaxError: '(' was never closed.\n  x = ("),
-    "an import that is not there": ("import nothing_like_it\n", "", "line 1: ModuleNotFoundError"),
-    "an end": ("import sys\nsys.exit()\n", "", "line 2: it ends the program.\n  sys.exit()"),
-    "a layer that is none": (
-        SPECS + 'jc.Layer("bad", inputs=[x, jc.tensor("z", N)], outputs=[y], equations=[Eq(y[n], x[n])])\n', "",
-        "line 14: layer 'bad': input 'z' is never read",
-    ),
-    "a wrong __all__": ("__all__ = ['mine']\n", "", "__all__ names 'mine', which the file does not define"),
-    "an __all__ that is text": ("__all__ = 'mine'\n", "", "__all__ is 'mine'.\n  It should be a list of names"),
-    "two of a name": (
-        SPECS + 'other = jc.Layer("double", inputs=[x], outputs=[y], equations=[Eq(y[n], 3 * x[n])])\n', "",
-        "double and other are both layers named 'double'",
-    ),
-    "null bytes": ("x = 1\0\n", "", "source code string cannot contain null bytes"),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("case", REFUSED)
-def test_a_spec_file_that_cannot_be_served_is_located(case: str, run: Run, specs: Path) -> None:
-    text, suffix, said = REFUSED[case]
-    specs.write_text(text)
-    code, out, err = run("list", f"{specs}{suffix}")
-    assert (code, out) == (2, "")
-    assert f"jaccomp: {specs}" in err and said in err and "Traceback" not in err
-
-
-def test_files_that_are_not_there_or_not_files(run: Run, specs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    missing = specs.with_name("spec.py")
-    assert f"{missing}: there is no such file.\n  Did you mean {specs}?" in run("show", missing)[2]
-    specs.with_name("folder.py").mkdir()
-    assert "it is a folder." in run("show", specs.with_name("folder.py"))[2]
-    monkeypatch.chdir(specs.parent)
-    assert "Did you mean the spec file specs.py?" in run("show", "specs")[2]
-    assert run("show", "specs.py:double")[0] == 0
-
-
-def test_a_file_that_cannot_be_decoded(run: Run, specs: Path) -> None:
-    specs.write_bytes(b"x = '\xff'\n")
-    code, _, err = run("list", specs)
-    assert code == 2 and str(specs) in err and "Traceback" not in err
-
-
-def test_two_layers_of_one_name_cannot_share_a_command(run: Run, specs: Path) -> None:
-    specs.write_text(SPECS.replace('"double"', '"softmax"'))
-    code, _, err = run("build", "softmax", specs, "-o", specs.parent / "out", "--source")
-    assert code == 2 and "layer 'softmax': library and" in err
-    with pytest.raises(UsageError, match="it has 2 layers: softmax, square"):
-        target.only(str(specs))
-
-
-def test_a_name_that_the_library_lacks(run: Run) -> None:
-    code, out, err = run("show", "sofmax")
-    assert (code, out) == (2, "")
-    assert err == (
-        "jaccomp: layer 'sofmax': the library has no layer of that name.\n"
-        "  Did you mean softmax or log_softmax or softmin?\n"
-    )
 
 
 # show
@@ -270,139 +143,6 @@ def test_show_prints_the_conventions_in_force(name: str, run: Run) -> None:
 
 def test_every_convention_is_looked_for() -> None:
     assert sorted(MATTERS) == sorted(row.what for row in CONVENTIONS)
-
-
-# build
-
-
-def test_source_needs_no_compiler(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CC", "no-such-compiler")
-    monkeypatch.setenv("JACCOMP_CACHE_DIR", str(tmp_path / "cache"))  # where nothing is compiled already
-    out = tmp_path / "out"
-    code, printed, _ = run("build", "relu", "tanh", "-o", out, "--source")
-    assert code == 0
-    assert sorted(path.name for path in out.iterdir()) == ["jaccomp.h", "relu.pyx", "tanh.pyx"]
-    assert printed.split() == [str(out / name) for name in ("relu.pyx", "jaccomp.h", "tanh.pyx")]
-    code, _, err = run("build", "relu", "-o", out)
-    assert code == 3 and "no-such-compiler" in err and "Traceback" not in err
-
-
-def test_check_of_a_folder_shows_what_is_stale_and_writes_nothing(run: Run, tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    code, printed, _ = run("build", "relu", "-o", out, "--source", "--check")
-    assert code == 1 and f"{out / 'relu.pyx'}: not there" in printed and not out.exists()
-    run("build", "relu", "-o", out, "--source")
-    assert run("build", "relu", "-o", out, "--source", "--check")[0] == 0
-    text = (out / "relu.pyx").read_text()
-    (out / "relu.pyx").write_text(text.replace("relu", "rely", 1))
-    code, printed, _ = run("build", "relu", "-o", out, "--source", "--check")
-    assert code == 1 and printed.startswith(f"--- {out / 'relu.pyx'}") and "rely" in printed
-    assert json.loads(run("build", "relu", "-o", out, "--source", "--check", "--json")[1])["stale"]
-
-
-def test_modules_are_importable_alone_and_needs_only_numpy(run: Run, specs: Path) -> None:
-    out = specs.parent / "out"
-    code, printed, _ = run("build", f"{specs}:square", "relu", "-o", out, "--json")
-    assert code == 0 and [one["name"] for one in json.loads(printed)["modules"]] == ["square", "relu"]
-    alone = (
-        "import sys; sys.path[:0] = [sys.argv[1]]\n"
-        "import numpy as np, square\n"
-        "y, pullback = square.vjp(np.arange(3.0))\n"
-        "assert y.tolist() == [0, 1, 4] and pullback(np.ones(3))[0].tolist() == [0, 2, 4]\n"
-        "assert not {'sympy', 'jaccomp', 'relu'} & set(sys.modules)\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", alone, str(out)], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    assert run("build", f"{specs}:square", "relu", "-o", out, "--check")[0] == 0
-    binary = out / f"square{environment.EXT_SUFFIX}"
-    binary.write_bytes(binary.read_bytes() + b"\0")
-    code, printed, _ = run("build", f"{specs}:square", "relu", "-o", out, "--check")
-    assert code == 1 and "is not what this machine compiles for --march baseline" in printed
-    binary.unlink()
-    assert f"{binary}: not there" in run("build", f"{specs}:square", "-o", out, "--check")[1]
-
-
-ALONE = """
-import sys, time
-
-ROOTS = {"numpy", "scipy", "softmax", "layernorm", "conv2d"} | set(sys.stdlib_module_names)
-
-
-class Nothing:
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] not in ROOTS:
-            raise ImportError(f"{name} is out of bounds")
-
-
-sys.meta_path.insert(0, Nothing())
-sys.path.insert(0, sys.argv[1])
-import numpy as np
-
-start = time.perf_counter()
-import layernorm
-print(time.perf_counter() - start)
-import conv2d, softmax
-
-rng = np.random.default_rng(0)
-x, g, b, dy = rng.normal(size=(3, 5)), rng.normal(size=5), rng.normal(size=5), rng.normal(size=(3, 5))
-given = [x, g, b]
-_, pullback = layernorm.vjp(*given)
-for place, cotangent in enumerate(pullback(dy)):
-    for at in np.ndindex(cotangent.shape):
-        ends = []
-        for step in (1e-6, -1e-6):
-            moved = [one.copy() for one in given]
-            moved[place][at] += step
-            ends.append((layernorm.forward(*moved) * dy).sum())
-        assert abs((ends[0] - ends[1]) / 2e-6 - cotangent[at]) < 1e-7
-"""
-
-
-def test_several_layers_in_one_folder_import_alone_and_at_once(run: Run, tmp_path: Path) -> None:
-    assert run("build", "softmax", "layernorm", "conv2d", "-o", tmp_path)[0] == 0
-    done = [
-        subprocess.run(
-            [sys.executable, "-W", "error", "-c", ALONE, str(tmp_path)], capture_output=True, text=True, check=False
-        )
-        for _ in range(3)
-    ]
-    assert [one.stderr for one in done] == [""] * 3
-    assert min(float(one.stdout) for one in done) < 0.030, "seconds that import layernorm takes beyond NumPy's own"
-
-
-def test_sizes_and_dtypes_can_be_fixed(run: Run, tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    assert run("build", "layernorm", "-o", out, "--source", "--bind", "eps=0.5", "--dtype", "float64")[0] == 0
-    text = (out / "layernorm.pyx").read_text()
-    assert "fwd_f64(" in text and "fwd_f32(" not in text
-    assert "eps" not in text.split('"""')[1]
-
-
-@pytest.mark.parametrize(
-    ("words", "said"),
-    [
-        (["--bind", "zeta=1"], "--bind zeta: no layer of relu has it"),
-        (["--bind", "N"], "'N' is not NAME=VALUE"),
-        (["--bind", "N=two"], "'two' is not a number"),
-        (["--bind", "N=nan"], "'nan' is not a number"),
-        (["--bind", "N=-1"], "N=-1 is not a whole number it can be"),
-        (["--dtype", "float16"], "'float16' is none of float32, float64"),
-        (["--march", "pentium"], "invalid choice: 'pentium'"),
-    ],
-)
-def test_a_build_that_cannot_be_asked_for(words: list[str], said: str, run: Run, tmp_path: Path) -> None:
-    code, _, err = run("build", "relu", "-o", tmp_path / "out", "--source", *words)
-    assert code == 2 and said in err and not (tmp_path / "out").exists()
-
-
-def test_a_folder_that_cannot_be(run: Run, tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    code, _, err = run("build", "relu", "-o", tmp_path / "file", "--source")
-    assert code == 2 and "it is a file" in err
-    code, _, err = run("build", "relu", "-o", tmp_path / "file" / "below", "--source")
-    assert code == 3 and "cannot be written: Not a directory" in err
 
 
 # check
