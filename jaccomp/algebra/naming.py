@@ -23,7 +23,7 @@ from jaccomp.program import (
 )
 
 CHEAP = 2  # operations of a row's value that may be put inside a sum, to meet what it cancels with
-LARGEST_COPY = 4  # operations, functions weighed, of a map that may be written out at several reads
+LARGEST_COPY = 6  # operations, functions weighed, of a map that may be written out at several reads
 
 
 def readers(program: Program) -> dict[str, int]:
