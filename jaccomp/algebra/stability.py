@@ -239,7 +239,8 @@ def _unmasked(expr: sp.Expr, logs: frozenset[str]) -> sp.Expr:
         return expr
     arguments = [_unmasked(one, logs) for one in expr.args]
     if isinstance(expr, sp.exp):
-        where = {a: Finite(a) for a in accesses(arguments[0]) if a.name in logs}
+        subtracted = [-one for one in sp.Add.make_args(arguments[0])]
+        where = {a: Finite(a) for a in subtracted if isinstance(a, Access) and a.name in logs}
         return sp.exp(arguments[0].xreplace(where))
     return expr.func(*arguments)
 

@@ -53,7 +53,7 @@ DERIVATIVES: tuple[Derivative, ...] = (
     Derivative(sp.exp, (lambda z, y: y,)),
     Derivative(sp.log, (lambda z, y: 1 / z,)),
     Derivative(Log1p, (lambda z, y: 1 / (1 + z),)),
-    Derivative(Expm1, (lambda z, y: y + 1,)),
+    Derivative(Expm1, (lambda z, y: sp.exp(z),)),
     Derivative(Sigmoid, (lambda z, y: y * (1 - y),)),
     Derivative(Softplus, (lambda z, y: Sigmoid(z),)),
     Derivative(InverseRoot, (lambda z, y: -(y**3) / 2,)),
