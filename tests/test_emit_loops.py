@@ -372,3 +372,17 @@ def test_scalars_are_spelled_in_their_dtype() -> None:
 def test_an_unknown_function_is_refused() -> None:
     with pytest.raises(StageError, match="no spelling for the function besselj"):
         spelled(sp.besselj(0, Tensor("x0", (N,))[i,]))
+
+
+def test_a_bound_that_another_always_exceeds_is_not_spelled() -> None:
+    spelling = Spelling("f32", {N: "N", D: "D"}, lambda a: "")
+    assert spelling.bound((sp.S.Zero, 3 * N), largest=True) == "3 * N"
+    assert spelling.bound((4 * N, 3 * N), largest=False) == "3 * N"
+    assert spelling.bound((N, D), largest=False) == "jc_min(N, D)"
+
+
+def test_a_loop_from_zero_and_a_call_name_only_what_they_need() -> None:
+    text = emit_kernel(lower(layernorm()), "forward", "f32")
+    assert "range(0, " not in text
+    block = next(line for line in text.splitlines() if "_block_f32(" in line and line.startswith("cdef"))
+    assert "Py_ssize_t s1" in block and "Py_ssize_t s0" not in block

@@ -87,8 +87,13 @@ class Spelling:
         raise StageError("emission", f"no integer spelling for {type(expr).__name__} in {expr}.")
 
     def bound(self, exprs: tuple[sp.Expr, ...], largest: bool) -> str:
-        """The greatest (or least) of several integer expressions."""
-        return self._folded("jc_max" if largest else "jc_min", [self.integer(e) for e in exprs])
+        """The greatest (or least) of several integer expressions, those left out that another one always exceeds."""
+        sign = 1 if largest else -1
+        kept: list[sp.Expr] = []
+        for expr in exprs:
+            if not any(sp.expand(sign * (other - expr)).is_nonnegative for other in kept):
+                kept = [e for e in kept if not sp.expand(sign * (expr - e)).is_nonnegative] + [expr]
+        return self._folded("jc_max" if largest else "jc_min", [self.integer(e) for e in kept])
 
     @staticmethod
     def _folded(name: str, parts: list[str]) -> str:

@@ -1,0 +1,350 @@
+"""The two functions of one nest, and how the kernel calls them.
+
+A row function does one iteration of the parallel loops, over `restrict` row pointers: that is what the C compiler
+vectorises. A block function runs a fixed range of iterations, with its scratch. Input: a function of the loop IR.
+Output: the text of both, and the values that the kernel's template needs to call them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import sympy as sp
+
+from jaccomp.emit.expressions import ADD, ATOM, REAL
+from jaccomp.emit.nodes import LANE, LANES, Row
+from jaccomp.emit.scope import Scope
+from jaccomp.emit.templates import render
+from jaccomp.lowering.ir import LEAVES, Buffer, Contract, Function, Guard, Loop, Select, leaf_expressions, walk
+from jaccomp.lowering.storage import node_accesses
+from jaccomp.notation import Access
+
+BLOCKS = 64
+"""Blocks of a nest without partial sums; enough for any machine, few enough to cost nothing."""
+PARTIAL_BLOCKS = 32
+PARTIAL_ROWS = 16
+"""A block with partial sums has at least this many iterations: partial memory stays a fraction of the results."""
+SERIAL_WORK = 16384
+"""Iterations of the innermost loops below which waking other threads costs more than it saves."""
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """The text of a nest's functions, the values of its call, and the declarations of its partial sums."""
+
+    text: str
+    values: dict[str, object]
+    partial_declarations: list[str]
+
+
+class Nest:
+    """The two functions of one nest, and how the kernel calls them."""
+
+    def __init__(self, scope: Scope, function: Function) -> None:
+        self.scope, self.function = scope, function
+        self.kernel, self.dtype = scope.kernel, scope.dtype
+        self.names = scope.names.copy()
+        self.symbols = dict(scope.symbols)
+        self.title = f"{scope.name}_{function.name}"
+        self.locals = [b for b in function.scratch if b.place == "local"]
+        self.scratch = [b for b in function.scratch if b.place == "scratch"]
+        self.partials = {p.target: p for p in function.partials}
+        labels = self.kernel.program.labels
+        for buffer in (*self.locals, *self.scratch):
+            stem, promoted, _ = buffer.name.partition("_sum")
+            label = labels.name(buffer.name) if not promoted else f"{labels.name(stem)}_sum"
+            self.symbols[sp.Symbol(buffer.name)] = self.names.fresh(label)
+        self.outer = [s for loop in function.parallel for s in (loop.index, loop.stop) if s is not None]
+        hints = dict(self.kernel.hints)
+        for symbol in [*self.outer, *(s for n in walk(function.body) if isinstance(n, Loop)
+                                      for s in (n.index, n.stop) if s is not None)]:  # fmt: skip
+            self.symbols[symbol] = self.names.fresh(self.hint(hints.get(symbol), symbol))
+        self.shifts = self._shifts()
+        self.row = Row(scope, self.names, self.symbols, {b.name for b in self.locals}, self.shifts)
+        self.spelling = self.row.spelling
+
+    def hint(self, found: tuple[str, int, str] | None, symbol: sp.Symbol) -> str:
+        if found is None:
+            return str(symbol.name)
+        tensor, axis, suffix = found
+        given = self.kernel.program.labels.axis_names(tensor)
+        return (given[axis] if given is not None and axis < len(given) else f"i{axis}") + suffix
+
+    # ---- pointers
+
+    def _buffers(self) -> list[Buffer]:
+        """The arrays the nest touches, in the kernel's order, then its scratch."""
+        used = {a.name for a in node_accesses(self.function.body)}
+        known = [b for b in (*self.kernel.buffers, *self.kernel.temporaries) if b.place != "local" and b.name in used]
+        return [*known, *self.scratch]
+
+    def _shifts(self) -> dict[str, sp.Expr]:
+        """The part of every offset into a buffer that the parallel loops alone decide: its row pointer."""
+        outer = set(self.outer)
+        own: dict[str, set[sp.Expr]] = {}
+        inner = {s for n in walk(self.function.body) if isinstance(n, Loop) for s in (n.index, n.stop)}
+        inner |= {
+            i for n in walk(self.function.body) if isinstance(n, Contract) for s in (n.m, n.n, n.k) for i in s.indices
+        }
+        for access in node_accesses(self.function.body):
+            if not access.indices:
+                continue
+            (offset,) = access.indices
+            mine = [
+                a for a in sp.Add.make_args(offset)
+                if a.free_symbols & outer and not a.free_symbols & inner and not a.has(Access)
+            ]  # fmt: skip
+            own.setdefault(access.name, set()).add(sp.Add(*mine))
+        return {name: next(iter(parts)) for name, parts in own.items() if len(parts) == 1 and next(iter(parts)) != 0}
+
+    def _pointer_type(self, buffer: Buffer) -> str:
+        written = {n.target.name for n in walk(self.function.body) if isinstance(n, LEAVES)}
+        written |= {n.best.name for n in walk(self.function.body) if isinstance(n, Select)}
+        written |= {n.seen.name for n in walk(self.function.body) if isinstance(n, Select)}
+        suffix = "i64" if buffer.dtype == "int64" else self.dtype
+        return ("out_" if buffer.name in written else "in_") + suffix
+
+    # ---- the two functions
+
+    def made(self) -> Made:
+        function, scope = self.function, self.scope
+        body = self.row.block(function.body, top=True)
+        buffers = self._buffers()
+        used = self._used_constants()
+        outer = [s for s in self.outer if self._mentions(s)]
+        flags = [o for o in self.kernel.program.outputs if o in self.row.flags]
+        constants = [f"{self._constant_type(c)} {self.symbols[c]}" for c in used]
+        row = [f"{self._pointer_type(b)} {self.symbols[sp.Symbol(b.name)]}" for b in buffers]
+        row += [f"Py_ssize_t {self.symbols[s]}" for s in outer] + constants
+        row += [f"bint {scope.wants[o]}" for o in flags]
+        block = [f"{self._pointer_type(b)} {self.symbols[sp.Symbol(b.name)]}" for b in buffers if b.place != "scratch"]
+        more = self._block_constants(used)
+        block += ["Py_ssize_t first", "Py_ssize_t last"] + [f"{self._constant_type(c)} {self.symbols[c]}" for c in more]
+        block += [f"bint {scope.wants[o]}" for o in flags]
+        arguments = [self._row_argument(b) for b in buffers] + [self.symbols[s] for s in outer]
+        arguments += [self.symbols[c] for c in used]
+        declarations, prologue, epilogue = self._scratch_lines()
+        unflatten = self._unflatten()
+        text = render(
+            "function.pyx.j2",
+            name=self.title,
+            dtype=self.dtype,
+            row_parameters=", ".join(row),
+            declarations=self._declarations(),
+            body=body,
+            block_parameters=", ".join(block),
+            block_declarations=["cdef Py_ssize_t flat", *self._outer_declarations(), *declarations],
+            prologue=prologue,
+            epilogue=epilogue,
+            unflatten=unflatten,
+            wanted=" and ".join(scope.wants[o] for o in flags),
+            all_arguments=", ".join([*arguments, *("1" for _ in flags)]),
+            some_arguments=", ".join([*arguments, *(scope.wants[o] for o in flags)]),
+        )
+        return Made(text, self._values(buffers, more, flags), self._partial_declarations())
+
+    def _constant_type(self, constant: sp.Basic) -> str:
+        real = any(s.symbol == constant and s.dtype == "real" for s in self.kernel.program.scalars)
+        return REAL[self.dtype] if real else "Py_ssize_t"
+
+    def _mentions(self, symbol: sp.Symbol) -> bool:
+        return symbol in self._row_symbols()
+
+    def _row_symbols(self) -> set[sp.Basic]:
+        """Every symbol that the text of the row function needs."""
+        found: set[sp.Basic] = set()
+        for node in walk(self.function.body):
+            if isinstance(node, Loop):
+                for bound in (*node.lower, *node.upper, node.step):
+                    found |= bound.free_symbols
+            elif isinstance(node, Guard):
+                for constraint in node.constraints:
+                    found |= self._symbols_of(constraint.expr)
+            elif isinstance(node, LEAVES):
+                for expr in leaf_expressions(node):
+                    found |= self._symbols_of(expr)
+                if isinstance(node, Contract):
+                    for span in (node.m, node.n, node.k):
+                        for bounds in (*span.lower, *span.upper):
+                            for bound in bounds:
+                                found |= bound.free_symbols
+        return found
+
+    def _symbols_of(self, expr: sp.Expr) -> set[sp.Basic]:
+        if isinstance(expr, Access):
+            return set(self.row.inner_offset(expr).free_symbols) if expr.indices else set()
+        found: set[sp.Basic] = set(expr.free_symbols) if not expr.args else set()
+        for arg in expr.args:
+            found |= self._symbols_of(arg)
+        return found
+
+    def _used_constants(self) -> list[sp.Basic]:
+        found = self._row_symbols()
+        program = self.kernel.program
+        return [c for c in (*program.sizes, *(s.symbol for s in program.scalars)) if c in found]
+
+    def _block_constants(self, used: Sequence[sp.Basic]) -> list[sp.Basic]:
+        found: set[sp.Basic] = set(used)
+        for position, loop in enumerate(self.function.parallel):
+            counted = position > 0 or loop.stop is not None  # only the first of plain loops needs no length
+            for bound in (*loop.lower, *(loop.upper if counted else ())):
+                found |= bound.free_symbols
+        for shift in self.shifts.values():
+            found |= shift.free_symbols
+        for buffer in (*self.scratch, *(p.buffer for p in self.function.partials)):
+            found |= buffer.elements.free_symbols
+        program = self.kernel.program
+        return [c for c in (*program.sizes, *(s.symbol for s in program.scalars)) if c in found]
+
+    def _row_argument(self, buffer: Buffer) -> str:
+        name = str(self.symbols[sp.Symbol(buffer.name)])
+        shift = self.shifts.get(buffer.name, sp.S.Zero)
+        return name if shift == 0 else f"{name} + {self.spelling.integer(shift, ADD)}"
+
+    def _declarations(self) -> list[str]:
+        lines = []
+        own = [self.symbols[s] for n in walk(self.function.body) if isinstance(n, Loop)
+               for s in (n.index, n.stop) if s is not None]  # fmt: skip
+        if own:
+            lines.append(f"cdef Py_ssize_t {', '.join(own)}")
+        whole = [self.symbols[sp.Symbol(b.name)] for b in self.locals if b.dtype == "int64"]
+        real = [self.symbols[sp.Symbol(b.name)] for b in self.locals if b.dtype != "int64"] + self.row.variables
+        if self.row.lanes:
+            lines += [f"cdef Py_ssize_t {self.symbols[LANE]}", f"cdef {REAL[self.dtype]}[{LANES}] {self.row.lanes}"]
+        if whole:
+            lines.append(f"cdef int64_t {', '.join(whole)}")
+        if real:
+            lines.append(f"cdef {REAL[self.dtype]} {', '.join(real)}")
+        return lines
+
+    def _outer_declarations(self) -> list[str]:
+        return [f"cdef Py_ssize_t {', '.join(self.symbols[s] for s in self.outer)}"] if self.outer else []
+
+    def _scratch_lines(self) -> tuple[list[str], list[str], list[str]]:
+        declarations, prologue, epilogue = [], [], []
+        names = []
+        for buffer in self.scratch:
+            name, kind = self.symbols[sp.Symbol(buffer.name)], self.scope.real_type(buffer)
+            size = self.spelling.integer(buffer.elements)
+            declarations.append(f"cdef {kind} *{name} = <{kind} *>malloc(jc_bytes({size}, sizeof({kind})))")
+            names.append(name)
+            epilogue.append(f"free({name})")
+        if names:
+            prologue.append(f"if {' or '.join(f'{n} == NULL' for n in names)}:")
+            prologue += [f"    {line}" for line in epilogue] + ["    return -1"]
+        return declarations, prologue, epilogue
+
+    def _unflatten(self) -> list[str]:
+        """From the flat number of an iteration to the indices of the parallel loops, the last the fastest."""
+        lines: list[str] = []
+        loops = self.function.parallel
+        for position, loop in enumerate(loops):
+            later = [self._count(one) for one in loops[position + 1 :]]
+            text = "flat"
+            if later:
+                text = f"flat // ({' * '.join(later)})"
+            if position > 0:
+                text = f"{text} % {self._count(loop)}" if later else f"flat % {self._count(loop)}"
+            name = self.symbols[loop.index]
+            lower = self.spelling.bound(loop.lower, largest=True)
+            if loop.stop is not None:
+                text = f"{text} * {loop.step}" if text == "flat" else f"({text}) * {loop.step}"
+            lines.append(f"{name} = {text}" if lower == "0" else f"{name} = {lower} + {text}")
+            if loop.stop is not None:
+                upper = self.spelling.bound(loop.upper, largest=False)
+                lines.append(f"{self.symbols[loop.stop]} = jc_min({name} + {loop.step}, {upper})")
+        return lines
+
+    def _count(self, loop: Loop) -> str:
+        lower, upper = self.spelling.bound(loop.lower, largest=True), self.spelling.bound(loop.upper, largest=False)
+        extent = f"({upper})" if lower == "0" else f"({upper} - ({lower}))"
+        if re.fullmatch(r"\(\w+\)", extent):
+            extent = extent[1:-1]
+        return extent if loop.stop is None else f"jc_ceildiv({extent}, {loop.step})"
+
+    def _length(self, loop: Loop) -> str:
+        """The number of iterations, never negative."""
+        count = self._count(loop)
+        return count if re.fullmatch(r"\w+", count) and count in self._sizes() else f"jc_max(0, {count})"
+
+    def _sizes(self) -> set[str]:
+        return {self.symbols[s] for s in self.kernel.program.sizes}
+
+    # ---- how the kernel calls it
+
+    def _values(
+        self, buffers: Sequence[Buffer], constants: Sequence[sp.Basic], flags: Sequence[str]
+    ) -> dict[str, object]:
+        scope, function = self.scope, self.function
+        call = [self._call_argument(b) for b in buffers if b.place != "scratch"]
+        call += ["block * span", "jc_min((block + 1) * span, total)"]
+        call += [self.symbols[c] for c in constants] + [scope.wants[o] for o in flags]
+        total = " * ".join(self._length(loop) for loop in function.parallel) or "1"
+        blocks = f"jc_min(total, {BLOCKS})"
+        if function.partials:
+            own = sp.Add(*(p.buffer.elements for p in function.partials))
+            program = self.kernel.program
+            results = [program.tensor(n) for n in program.outputs]
+            memory = self.spelling.integer(sp.Add(*(sp.Mul(*t.shape) for t in results)))
+            rows = 1 if any(loop.stop is not None for loop in function.parallel) else PARTIAL_ROWS
+            fit = f"({memory}) // (10 * {self.spelling.integer(own, ATOM)} + 1)"
+            blocks = f"jc_max(jc_min(total, 1), jc_min({PARTIAL_BLOCKS}, jc_min(total // {rows}, {fit})))"
+        return {
+            "guard": f"if failed == 0 and {self._wanted(function.needs)}",
+            "total": total,
+            "blocks": blocks,
+            "work": self.spelling.integer(function.work, ADD),
+            "threshold": SERIAL_WORK,
+            "partials": [self._partial_values(p.target) for p in function.partials],
+            "call": f"{self.title}_block_{self.dtype}({', '.join(call)})",
+        }
+
+    def _wanted(self, outputs: Sequence[str]) -> str:
+        text = self.scope.wanted(outputs)
+        return f"({text})" if " or " in text else text
+
+    def _partial_name(self, target: str) -> str:
+        return f"{self.symbols[sp.Symbol(target)]}_partial_{self.function.name}"
+
+    def _call_argument(self, buffer: Buffer) -> str:
+        name = str(self.symbols[sp.Symbol(buffer.name)])
+        if buffer.name not in self.partials:
+            return name
+        own = self.spelling.integer(buffer.elements, ATOM)
+        return f"{self._partial_name(buffer.name)} + block * {own}"
+
+    def _partial_declarations(self) -> list[str]:
+        return [
+            f"cdef {self.scope.real_type(p.buffer)} *{self._partial_name(p.target)} = NULL"
+            for p in self.function.partials
+        ]
+
+    def _partial_needs(self, target: str) -> list[str]:
+        leaves = [n for n in walk(self.function.body) if isinstance(n, LEAVES) and n.target.name == target]
+        found = {o for n in leaves for o in n.needs}
+        return [o for o in self.kernel.program.outputs if o in found]
+
+    def _partial_values(self, target: str) -> dict[str, str]:
+        partial = self.partials[target]
+        name, whole = self._partial_name(target), self.symbols[sp.Symbol(target)]
+        elements = self.spelling.integer(partial.buffer.elements)
+        at = f"{name}[block * {self.spelling.integer(partial.buffer.elements, ATOM)} + part]"
+        combine = {
+            "sum": f"{whole}[part] += {at}",
+            "prod": f"{whole}[part] *= {at}",
+            "max": f"{whole}[part] = jc_max_{self.dtype}({whole}[part], {at})",
+            "min": f"{whole}[part] = jc_min_{self.dtype}({whole}[part], {at})",
+        }[partial.reducer]
+        start = {"sum": "0", "prod": "1", "max": "-JC_INF", "min": "JC_INF"}[partial.reducer]
+        return {
+            "name": name,
+            "type": self.scope.real_type(partial.buffer),
+            "elements": elements,
+            "all_elements": f"blocks * {self.spelling.integer(partial.buffer.elements, ATOM)}",
+            "target": whole,
+            "condition": self._wanted(self._partial_needs(target)),
+            "combine": combine,
+            "start": f"{name}[part] = {start}",
+        }

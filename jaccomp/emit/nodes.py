@@ -1,0 +1,259 @@
+"""The statements of a row function: loops, guards, assignments and matrix products of one nest as Cython.
+
+Input: the block of a placed nest. Output: its lines, and which variables and flags they use beside the nest's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+
+import sympy as sp
+
+from jaccomp.emit.cse import shared
+from jaccomp.emit.expressions import ADD, Spelling
+from jaccomp.emit.names import Names
+from jaccomp.emit.scope import Scope
+from jaccomp.emit.templates import render
+from jaccomp.lowering.contraction import run_stride
+from jaccomp.lowering.ir import (
+    LEAVES,
+    Accumulate,
+    Alloc,
+    Assign,
+    Block,
+    Contract,
+    Greatest,
+    Guard,
+    Leaf,
+    Loop,
+    Node,
+    Return,
+    Scatter,
+    Select,
+    Span,
+    walk,
+)
+from jaccomp.notation import Access
+from jaccomp.program import Constraint
+
+LANES = 16
+LANE = sp.Symbol("_lane", integer=True)
+
+
+class Row:
+    """The text of one row function; `variables`, `lanes` and `flags` say what it needs declared when it is written."""
+
+    def __init__(
+        self,
+        scope: Scope,
+        names: Names,
+        symbols: dict[sp.Basic, str],
+        local_names: Collection[str],
+        shifts: Mapping[str, sp.Expr],
+    ) -> None:
+        self.scope, self.dtype = scope, scope.dtype
+        self.names, self.symbols = names, symbols
+        self.local_names, self.shifts = local_names, shifts
+        self.spelling = Spelling(self.dtype, symbols, self.access)
+        self.variables: list[str] = []
+        self.flags: set[str] = set()
+        self.lanes = ""
+        self.symbols[LANE] = names.fresh("lane")
+        self.temporary_count = 0
+
+    def access(self, access: Access) -> str:
+        name = str(self.symbols[sp.Symbol(access.name)])
+        if access.name in self.local_names or not access.indices:
+            return name
+        return f"{name}[{self.spelling.integer(self.inner_offset(access))}]"
+
+    def inner_offset(self, access: Access) -> sp.Expr:
+        return access.indices[0] - self.shifts.get(access.name, sp.S.Zero)
+
+    def block(self, block: Block, top: bool) -> str:
+        parts: list[str] = []
+        run: list[Leaf] = []
+        for node in block.nodes:
+            if isinstance(node, LEAVES) and not isinstance(node, Contract):
+                run.append(node)
+                continue
+            parts += self._run(run)
+            run = []
+            parts.append(self._node(node, top))
+        parts += self._run(run)
+        return "\n".join(p.rstrip("\n") for p in parts) or "pass"
+
+    def _node(self, node: Node, top: bool) -> str:
+        match node:
+            case Loop():
+                return self._loop(node, top)
+            case Guard():
+                return render("guard.pyx.j2", condition=self._condition(node), body=self.block(node.body, top))
+            case Contract():
+                return self._contract(node)
+            case Block():
+                return self.block(node, top)
+            case Alloc() | Return():
+                return "pass"
+            case _:
+                return "\n".join(self._run([node]))
+
+    def _test(self, constraint: Constraint) -> str:
+        expr, relation = constraint.expr, "==" if constraint.equality else ">="
+        if relation == ">=" and expr.as_coeff_Add()[0] == -1:
+            expr, relation = expr + 1, ">"
+        return f"{self.spelling.integer(expr, ADD)} {relation} 0"
+
+    def _condition(self, guard: Guard) -> str:
+        tests = [self._test(c) for c in guard.constraints]
+        self.flags |= set(guard.outputs)
+        if guard.outputs:
+            tests.append(" or ".join(self.scope.wants[o] for o in guard.outputs))
+        return tests[0] if len(tests) == 1 else " and ".join(f"({t})" for t in tests)
+
+    def _lanes(self, loop: Loop, top: bool) -> str | None:
+        """A loop that only takes a maximum or minimum, over lanes that the C compiler makes a vector of.
+
+        Maximum is not vectorised by itself: it must keep a nan. The lanes and their order do not depend on threads.
+        """
+        nodes = loop.body.nodes
+        if len(nodes) != 1 or not isinstance(nodes[0], Accumulate) or loop.stop is not None:
+            return None
+        (node,) = nodes
+        assert isinstance(node, Accumulate)
+        if node.reducer not in ("max", "min") or node.target.name not in self.local_names or node.value.is_integer:
+            return None
+        where: dict[sp.Expr, sp.Expr] = {loop.index: loop.index + LANE}
+        if not self.lanes:
+            self.lanes = self.names.fresh("lanes")
+        lower, upper = self.spelling.bound(loop.lower, largest=True), self.spelling.bound(loop.upper, largest=False)
+        return render(
+            "lanes.pyx.j2",
+            lane=self.symbols[LANE],
+            comments=self.scope.comments([node.equation] if top and node.equation is not None else []),
+            count=LANES,
+            lanes=self.lanes,
+            start="-JC_INF" if node.reducer == "max" else "JC_INF",
+            index=self.symbols[loop.index],
+            lower=lower,
+            upper=upper,
+            tail=f"{upper} // {LANES} * {LANES}"
+            if lower == "0"
+            else f"{lower} + jc_max(0, {upper} - ({lower})) // {LANES} * {LANES}",
+            call=f"jc_{node.reducer}_{self.dtype}",
+            value=self.spelling.real(node.value),
+            value_of_lane=self.spelling.real(node.value.xreplace(where)),
+            target=self.access(node.target),
+        )
+
+    def _loop(self, loop: Loop, top: bool) -> str:
+        found = self._lanes(loop, top)
+        if found is not None:
+            return found
+        equations = [n.equation for n in walk(loop) if isinstance(n, LEAVES) and n.equation is not None]
+        tiled = any(isinstance(n, Contract) for n in walk(loop))
+        values = {
+            "comments": self.scope.comments(equations) if top and not tiled else [],
+            "index": self.symbols[loop.index],
+            "body": self.block(loop.body, top and tiled),
+        }
+        lower, upper = self.spelling.bound(loop.lower, largest=True), self.spelling.bound(loop.upper, largest=False)
+        if loop.stop is None:
+            return render("loop.pyx.j2", **values, range=upper if lower == "0" else f"{lower}, {upper}")
+        last = f"jc_min({values['index']} + {loop.step}, {upper})"
+        bounds = {"lower": lower, "upper": upper, "step": str(loop.step)}
+        return render("tile.pyx.j2", **values, **bounds, stop=self.symbols[loop.stop], last=last)
+
+    def _run(self, run: Sequence[Leaf]) -> list[str]:
+        """Straight-line statements, what they share computed once."""
+        if not run:
+            return []
+        plain = [n for n in run if isinstance(n, Assign | Accumulate | Scatter | Select)]
+        found = shared([n.value for n in plain], [n.target.name for n in plain], self.temporary_count)
+        lines: list[str] = []
+        for node, (definitions, value) in zip(plain, found, strict=True):
+            for symbol, meaning in definitions:
+                self.temporary_count += 1
+                name = self.names.fresh("t")
+                self.symbols[symbol] = name
+                self.variables.append(name)
+                lines.append(render("assign.pyx.j2", target=name, value=self.spelling.real(meaning)))
+            lines.append(self._leaf(node, value))
+        return lines
+
+    def _leaf(self, node: Assign | Accumulate | Scatter | Select, value: sp.Expr) -> str:
+        target = self.access(node.target)
+        whole = bool(node.target.is_integer)
+        spelled = self.spelling.integer(value) if whole and not isinstance(node, Select) else self.spelling.real(value)
+        match node:
+            case Assign():
+                return render("assign.pyx.j2", target=target, value=spelled)
+            case Select():
+                name = self.names.fresh("candidate")
+                self.variables.append(name)
+                return render(
+                    "select.pyx.j2", value_name=name, value=spelled, seen=self.access(node.seen),
+                    best=self.access(node.best), target=target, position=self.spelling.integer(node.position),
+                    relation=">" if node.reducer == "argmax" else "<",
+                )  # fmt: skip
+        if node.reducer in ("sum", "prod"):
+            operator = "+" if node.reducer == "sum" else "*"
+            return render("accumulate.pyx.j2", target=target, operator=operator, value=spelled)
+        call = f"jc_{node.reducer}_{self.dtype}({target}, {spelled})"
+        return render("assign.pyx.j2", target=target, value=call)
+
+    def _contract(self, node: Contract) -> str:
+        left, right, target = (self._view(a, r, c) for a, r, c in (
+            (node.left, node.m, node.k), (node.right, node.k, node.n), (node.target, node.m, node.n)))  # fmt: skip
+        m, n = self._extent(node.m), self._extent(node.n)
+        if target[2]:
+            left, right = (right[0], right[1], not right[2]), (left[0], left[1], not left[2])
+            m, n = n, m
+        return render(
+            "contract.pyx.j2",
+            comments=self.scope.comments([node.equation] if node.equation is not None else []),
+            dtype=self.dtype,
+            left_transposed=int(left[2]),
+            right_transposed=int(right[2]),
+            m=m,
+            n=n,
+            k=self._extent(node.k),
+            alpha=self.spelling.real(node.alpha),
+            left=left[0],
+            left_stride=left[1],
+            right=right[0],
+            right_stride=right[1],
+            adds=int(node.adds),
+            target=target[0],
+            target_stride=target[1],
+        )
+
+    def _extent(self, span: Span) -> str:
+        if span.is_cut:
+            (low,), (high,) = span.lower, span.upper
+            start = self.spelling.bound(low, largest=True)
+            stop = self.spelling.bound(high, largest=False)
+            return stop if start == "0" else f"{stop} - {start}"
+        return self.spelling.integer(sp.expand(sp.Mul(*span.extents)))
+
+    @staticmethod
+    def _start(span: Span, position: int) -> sp.Expr:
+        low = span.lower[position]
+        return Greatest(*low) if span.is_cut and len(low) > 1 else low[0]
+
+    def _view(self, access: Access, rows: Span, columns: Span) -> tuple[str, str, bool]:
+        """(pointer, leading stride, is it stored transposed?) of an operand."""
+        offset = sp.expand(self.inner_offset(access))
+        extents = {i: e for s in (rows, columns) for i, e in zip(s.indices, s.extents, strict=True)}
+        strides = [run_stride(offset, s.indices, extents) if s.indices else sp.S.One for s in (rows, columns)]
+        row, column = strides
+        if row is None or column is None or sp.S.One not in (row, column):
+            raise ValueError(
+                f"{access} is no matrix over {rows.indices} and {columns.indices}: strides {row}, {column}"
+            )
+        start = {i: self._start(s, k) for s in (rows, columns) for k, i in enumerate(s.indices)}
+        at = sp.expand(offset.xreplace(start))
+        name = self.symbols[sp.Symbol(access.name)]
+        pointer = name if at == 0 else f"{name} + {self.spelling.integer(at, ADD)}"
+        transposed = column != 1
+        return pointer, self.spelling.integer(column if transposed else row), transposed
