@@ -6,6 +6,7 @@ it are the open grid of indices. `bounded.py` has the same operations over value
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -25,7 +26,7 @@ def spread(value: Array, lengths: Sequence[int], rank: int) -> Array:
 def first_extremum(keys: Array, mask: Array, count: int, greatest: bool) -> tuple[Array, Array]:
     """(any, position): along the first `count` dimensions, flattened, of real keys; nan wins, then the first best."""
     shape = np.broadcast_shapes(keys.shape, mask.shape)
-    keys = np.broadcast_to(keys if greatest else -keys, shape).reshape(-1, *shape[count:])
+    keys = np.broadcast_to(keys if greatest else -keys, shape).reshape(math.prod(shape[:count]), *shape[count:])
     mask = np.broadcast_to(mask, shape).reshape(keys.shape)
     if keys.shape[0] == 0:
         return np.zeros(shape[count:], dtype=bool), np.zeros(shape[count:], dtype=np.int64)
@@ -37,7 +38,7 @@ def first_extremum(keys: Array, mask: Array, count: int, greatest: bool) -> tupl
 
 def pick(value: Array, position: Array, found: Array, count: int, otherwise: Array) -> Array:
     """The entries of `value` at a flat position along its first `count` dimensions."""
-    flat = value.reshape(-1, *value.shape[count:])
+    flat = value.reshape(math.prod(value.shape[:count]), *value.shape[count:])
     if flat.shape[0] == 0:
         return np.broadcast_to(otherwise, found.shape)
     shape = np.broadcast_shapes(flat.shape[1:], position.shape)
