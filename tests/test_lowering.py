@@ -32,7 +32,7 @@ from jaccomp.lowering.ir import (
     verify,
     walk,
 )
-from jaccomp.lowering.solve import statements
+from jaccomp.lowering.statements import statements
 from jaccomp.notation import Access
 from jaccomp.program import (
     AXES,

@@ -14,7 +14,7 @@ from jaccomp import layers
 from jaccomp.lowering import lower
 from jaccomp.lowering.ir import Kernel
 from jaccomp.lowering.lower import typical
-from jaccomp.lowering.schedule import PRODUCT_TILE
+from jaccomp.lowering.tiling import PRODUCT_TILE
 from jaccomp.pipeline import derive, halves, prepare
 from jaccomp.program import Program
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 import sympy as sp
 
 from jaccomp.lowering.affine import index_set, is_affine, slope
-from jaccomp.lowering.solve import Statement
+from jaccomp.lowering.statements import Statement
 from jaccomp.notation import Access
 
 

@@ -11,7 +11,7 @@ from dataclasses import replace
 import sympy as sp
 
 from jaccomp.lowering.affine import index_set
-from jaccomp.lowering.solve import Statement
+from jaccomp.lowering.statements import Statement
 from jaccomp.program import Constraint
 
 

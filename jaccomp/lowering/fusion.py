@@ -13,7 +13,7 @@ import sympy as sp
 
 from jaccomp.lowering.affine import bounds_of, index_set, slope, step
 from jaccomp.lowering.classes import Classes
-from jaccomp.lowering.solve import Statement
+from jaccomp.lowering.statements import Statement
 from jaccomp.notation import Access
 from jaccomp.program import Constraint, index_symbol
 
@@ -40,6 +40,13 @@ def loop_bounds(statement: Statement, index: sp.Symbol) -> Bounds | None:
     """The bounds of `index` as the next loop of the statement; None if it has none yet."""
     lower, upper = bounds_of(index, relevant(statement, index))
     return (lower, upper) if lower and upper else None
+
+
+def is_ready(items: Sequence[Statement], position: int) -> bool:
+    """May the statement run before those that precede it?"""
+    mine = items[position]
+    touched = {a.name for a in (*mine.reads(), *mine.writes)}
+    return not any(touched & {a.name for a in s.writes} for s in items[:position])
 
 
 def in_one_box(one: Bounds, other: Bounds) -> bool:

@@ -17,9 +17,11 @@ from jaccomp.lowering.inline import inline
 from jaccomp.lowering.ir import Block, Buffer, Function, Kernel, Partial, verify
 from jaccomp.lowering.schedule import Nest, Scheduler, total
 from jaccomp.lowering.share import share
-from jaccomp.lowering.solve import Statement, rename_bounds, statements
+from jaccomp.lowering.solve import rename_bounds
+from jaccomp.lowering.statements import Statement, statements
 from jaccomp.lowering.storage import Layout, layouts, node_accesses, place
 from jaccomp.lowering.tidy import Promotion, guarded, needs_of
+from jaccomp.lowering.tiling import Loops
 from jaccomp.program import Program, live, reads
 
 TYPICAL = 64
@@ -59,14 +61,9 @@ def _lowered(prepared: Program) -> Kernel:
     wanted = needs(prepared)
     made = tuple(replace(s, needs=wanted[s.equation.target]) for s in narrow(made, prepared.outputs))
     tensors = (*prepared.tensors, *extra)
-    scheduler = Scheduler(
-        classes(made, prepared.inputs),
-        {t.name: t.shape for t in tensors},
-        typical(prepared),
-        _capacity(prepared),
-    )
-    nests = scheduler.nests(made)
-    where = layouts(prepared, tensors, nests, scheduler)
+    loops = Loops(classes(made, prepared.inputs), {t.name: t.shape for t in tensors}, typical(prepared))
+    nests = Scheduler(loops, _capacity(prepared)).nests(made)
+    where = layouts(prepared, tensors, nests, loops)
     functions = tuple(_function(nest, where, number, made) for number, nest in enumerate(nests))
     buffers = [layout.buffer for layout in where.values()]
     kernel = Kernel(
@@ -76,7 +73,7 @@ def _lowered(prepared: Program) -> Kernel:
         tuple(b for b in buffers if b.place == "temporary"),
         tuple(functions),
         tuple((name, wanted[name]) for name in prepared.outputs if len(wanted[name]) > 1),
-        tuple(scheduler.hints.items()),
+        tuple(loops.hints.items()),
     )
     return verify(kernel)
 

@@ -33,7 +33,8 @@ from jaccomp.lowering.ir import (
     leaf_accesses,
     walk,
 )
-from jaccomp.lowering.schedule import Nest, Scheduler
+from jaccomp.lowering.schedule import Nest
+from jaccomp.lowering.tiling import Loops
 from jaccomp.notation import Access
 from jaccomp.program import Program, Tensor, accesses
 
@@ -64,9 +65,7 @@ def node_accesses(node: Node) -> list[Access]:
     return found
 
 
-def layouts(
-    program: Program, tensors: Sequence[Tensor], nests: Sequence[Nest], scheduler: Scheduler
-) -> dict[str, Layout]:
+def layouts(program: Program, tensors: Sequence[Tensor], nests: Sequence[Nest], loops: Loops) -> dict[str, Layout]:
     """The layout of every tensor that a nest touches."""
     users: dict[str, list[tuple[int, Access]]] = {}
     across = {name for nest in nests for name in nest.across}
@@ -88,11 +87,11 @@ def layouts(
             buffer = Buffer(tensor.name, tensor.shape, "temporary", tensor.dtype)
             result[tensor.name] = Layout(buffer, everything, zeros)
         else:
-            result[tensor.name] = _contracted(tensor, [a for _, a in found], scheduler)
+            result[tensor.name] = _contracted(tensor, [a for _, a in found], loops)
     return result
 
 
-def _contracted(tensor: Tensor, found: Sequence[Access], scheduler: Scheduler) -> Layout:
+def _contracted(tensor: Tensor, found: Sequence[Access], loops: Loops) -> Layout:
     axes: list[int] = []
     starts: list[sp.Expr] = []
     shape: list[sp.Expr] = []
@@ -100,11 +99,11 @@ def _contracted(tensor: Tensor, found: Sequence[Access], scheduler: Scheduler) -
         here = list(dict.fromkeys(a.indices[axis] for a in found))
         if len(here) == 1 and isinstance(here[0], sp.Symbol):
             continue
-        tiles = {scheduler.in_tile.get(e) if isinstance(e, sp.Symbol) else None for e in here}
+        tiles = {loops.in_tile.get(e) if isinstance(e, sp.Symbol) else None for e in here}
         start = next(iter(tiles)) if len(tiles) == 1 else None
         axes.append(axis)
         starts.append(sp.S.Zero if start is None else start)
-        shape.append(extent if start is None else sp.Integer(scheduler.tiles[start][1]))
+        shape.append(extent if start is None else sp.Integer(loops.tiles[start][1]))
     place = "scratch" if axes else "local"
     return Layout(Buffer(tensor.name, tuple(shape), place, tensor.dtype), tuple(axes), tuple(starts))  # type: ignore[arg-type]
 

@@ -1,0 +1,292 @@
+"""Equations to statements over free-running loops: what is assigned, accumulated, selected or contracted, and where.
+
+Input: a program. Output: statements in dependency order. Each term becomes one, its equalities solved (`solve`); what a
+statement does not cover of its target is filled first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import sympy as sp
+
+from jaccomp.domains import axis_ranges, position
+from jaccomp.lowering.affine import bounds_of, index_set, is_affine, slope
+from jaccomp.lowering.contraction import is_product, sides
+from jaccomp.lowering.solve import Solved, solve
+from jaccomp.notation import Access
+from jaccomp.program import (
+    Constraint,
+    Equation,
+    Program,
+    Reducer,
+    Tensor,
+    accesses,
+    in_range,
+    index_symbol,
+    value_symbol,
+)
+
+IDENTITY: dict[str, sp.Expr] = {
+    "sum": sp.S.Zero,
+    "prod": sp.S.One,
+    "max": sp.S.NegativeInfinity,
+    "min": sp.S.Infinity,
+    "argmax": sp.S.NegativeInfinity,
+    "argmin": sp.S.Infinity,
+}
+Action = Literal["assign", "accumulate", "select", "contract"]
+
+
+@dataclass(frozen=True, slots=True)
+class Product:
+    """A statement that is a matrix product: its operands and the indices of its three sides."""
+
+    left: Access
+    right: Access
+    m: tuple[sp.Symbol, ...]
+    n: tuple[sp.Symbol, ...]
+    k: tuple[sp.Symbol, ...]
+    alpha: sp.Expr
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """`target (op)= value` for all `loops` in `domain` (affine inequalities) where `guards` hold.
+
+    `loops` are unique to the statement. `injective`: no two iterations over the loops in the target's indices meet.
+    """
+
+    target: Access
+    action: Action
+    reducer: Reducer
+    value: sp.Expr
+    loops: tuple[sp.Symbol, ...]
+    domain: tuple[Constraint, ...]
+    guards: tuple[Constraint, ...]
+    injective: bool
+    equation: Equation
+    needs: tuple[str, ...] = ()
+    extra: tuple[sp.Expr, ...] = ()
+    product: Product | None = None
+
+    def over(self, where: Mapping[sp.Expr, sp.Expr]) -> Statement:
+        product = self.product
+        if product is not None:
+            product = Product(
+                product.left.xreplace(where),
+                product.right.xreplace(where),
+                _renamed(product.m, where),
+                _renamed(product.n, where),
+                _renamed(product.k, where),
+                product.alpha.xreplace(where),
+            )
+        return replace(
+            self,
+            target=self.target.xreplace(where),
+            value=self.value.xreplace(where),
+            loops=_renamed(self.loops, where),
+            domain=tuple(c.over(where) for c in self.domain),
+            guards=tuple(c.over(where) for c in self.guards),
+            extra=tuple(e.xreplace(where) for e in self.extra),
+            product=product,
+        )
+
+    @property
+    def writes(self) -> tuple[Access, ...]:
+        return (self.target, *(e for e in self.extra[:2] if isinstance(e, Access)))
+
+    def reads(self) -> tuple[Access, ...]:
+        """Every access it reads; an accumulation reads its own target."""
+        found: dict[Access, None] = {}
+        expressions: list[sp.Expr] = [self.value, *self.extra]
+        expressions += [c.expr for c in (*self.domain, *self.guards)]
+        expressions += list(self.target.indices)
+        if self.action in ("accumulate", "select"):
+            expressions.append(self.target)
+        for expr in expressions:
+            found.update(dict.fromkeys(accesses(expr)))
+        return tuple(found)
+
+    def target_indices(self) -> tuple[sp.Symbol, ...]:
+        """The loops that choose where it writes: bare ones, and all affine ones if it is injective."""
+        bare = {i for i in self.target.indices if i in self.loops}
+        if self.injective:
+            for index in self.target.indices:
+                if is_affine(index, self.loops):
+                    bare |= set(index_set(index, self.loops))
+        return tuple(i for i in self.loops if i in bare)
+
+
+def _renamed(symbols: tuple[sp.Symbol, ...], where: Mapping[sp.Expr, sp.Expr]) -> tuple[sp.Symbol, ...]:
+    return tuple(where.get(s, s) for s in symbols)
+
+
+def statements(program: Program) -> tuple[tuple[Statement, ...], tuple[Tensor, ...]]:
+    """Every equation as statements in dependency order, and the tensors that argmax and argmin need beside."""
+    result: list[Statement] = []
+    extra: list[Tensor] = []
+    for equation in program.equations:
+        made, tensors = _equation(program, equation)
+        extra += tensors
+        result += made
+    return tuple(_unique(s, k) for k, s in enumerate(result)), tuple(extra)
+
+
+def _unique(statement: Statement, number: int) -> Statement:
+    return statement.over({i: index_symbol(f"{i.name}.{number}") for i in statement.loops})
+
+
+def _equation(program: Program, equation: Equation) -> tuple[list[Statement], list[Tensor]]:
+    target = program.tensor(equation.target)
+    base = value_symbol(target.name, target.dtype)
+    given = axis_ranges(target)
+    if is_product(equation, {t.name: t.shape for t in program.tensors}, target):
+        return [_product(equation, target, given)], []
+    solved = [solve(equation, term, given) for term in equation.terms]
+
+    def make(one: Solved, assign: bool) -> Statement:
+        return Statement(
+            Access(base, *one.store),
+            "assign" if assign else "accumulate",
+            equation.reducer,
+            one.body,
+            one.loops,
+            one.domain,
+            one.guards,
+            one.injective,
+            equation,
+        )
+
+    def fill(of: Access, value: sp.Expr) -> Statement:
+        return Statement(of, "assign", equation.reducer, value, equation.axes, given, (), True, equation)
+
+    if equation.reducer in ("argmax", "argmin"):
+        return _selection(equation, target, solved[0], fill, given)
+    whole = next((k for k, one in enumerate(solved) if _covers(one, equation, given)), None)
+    if whole is None and _partition(solved, target):
+        return [make(one, assign=True) for one in solved], []
+    if whole is not None:
+        rest = [one for k, one in enumerate(solved) if k != whole]
+        return [make(solved[whole], assign=True), *(make(one, assign=False) for one in rest)], []
+    first = fill(Access(base, *equation.axes), IDENTITY[equation.reducer])
+    alone = len(solved) == 1 and solved[0].injective and all(_stores(solved[0], i) for i in solved[0].loops)
+    return [first, *(make(one, assign=alone) for one in solved)], []
+
+
+def _stores(one: Solved, index: sp.Symbol) -> bool:
+    return any(index in e.free_symbols and is_affine(e, one.loops) for e in one.store)
+
+
+def _product(equation: Equation, target: Tensor, given: tuple[Constraint, ...]) -> Statement:
+    found = sides(equation)
+    (term,) = equation.terms
+    assert found is not None and isinstance(found.left, Access)
+    product = Product(found.left, found.right, found.m, found.n, found.k, found.alpha)
+    domain = (*given, *(c for c in term.domain if c not in given))
+    return Statement(
+        target[equation.axes], "contract", "sum", found.left * found.right, (*equation.axes, *term.bound), domain, (),
+        True, equation, product=product,
+    )  # fmt: skip
+
+
+def _selection(
+    equation: Equation, target: Tensor, one: Solved, fill: object, given: tuple[Constraint, ...]
+) -> tuple[list[Statement], list[Tensor]]:
+    best = Tensor(f"{target.name}_best", target.shape)
+    seen = Tensor(f"{target.name}_seen", target.shape, "int64")
+    where = one.store
+    at = [t[where] for t in (target, best, seen)]
+    axes = equation.axes
+    zero = (sp.S.Zero, IDENTITY[equation.reducer], sp.S.Zero)
+    made = [
+        Statement(t[axes], "assign", equation.reducer, value, axes, given, (), True, equation)
+        for t, value in zip((target, best, seen), zero, strict=True)
+    ]
+    made.append(
+        Statement(
+            at[0], "select", equation.reducer, one.body, one.loops, one.domain, one.guards, one.injective, equation,
+            extra=(at[1], at[2], position(equation.terms[0], given)),
+        )
+    )  # fmt: skip
+    return made, [best, seen]
+
+
+def _covers(one: Solved, equation: Equation, given: tuple[Constraint, ...]) -> bool:
+    """A map over the whole target: nothing needs to be there before it."""
+    return (
+        one.store == equation.axes and one.loops == equation.axes and not one.guards and len(one.domain) == len(given)
+    )
+
+
+def _partition(solved: list[Solved], target: Tensor) -> bool:
+    """Are the terms maps whose images meet each element of the target exactly once? A sufficient test.
+
+    One axis is cut, in runs that follow each other (`h + H`) or in strides (`2j`, `2j + 1`); the others are whole.
+    """
+    pieces: list[tuple[int, sp.Expr, sp.Expr, sp.Expr]] = []
+    for one in solved:
+        if not one.injective or one.guards or any(e.has(Access) for e in one.store):
+            return False
+        cut = _cut(one, target)
+        if cut is None:
+            return False
+        pieces.append(cut)
+    if not pieces:
+        return False
+    axis = pieces[0][0]
+    if any(p[0] != axis for p in pieces):
+        return False
+    strides = {p[3] for p in pieces}
+    extent = target.shape[axis]
+    if strides == {sp.S.One}:
+        at: sp.Expr = sp.S.Zero
+        waiting = list(pieces)
+        while waiting:
+            following = next((p for p in waiting if sp.expand(p[1] - at) == 0), None)
+            if following is None:
+                return False
+            waiting.remove(following)
+            at = following[2]
+        return bool(sp.expand(at - extent) == 0)
+    stride = next(iter(strides)) if len(strides) == 1 else None
+    if stride is None or not stride.is_Integer or len(pieces) != stride:
+        return False
+    starts = {p[1] for p in pieces} == {sp.Integer(r) for r in range(int(stride))}
+    return starts and all(sp.expand(p[2] - p[1] - extent) == 0 for p in pieces)
+
+
+def _cut(one: Solved, target: Tensor) -> tuple[int, sp.Expr, sp.Expr, sp.Expr] | None:
+    """(axis, first, end, stride) of the image of a map that takes every other axis whole."""
+    result: tuple[int, sp.Expr, sp.Expr, sp.Expr] | None = None
+    used: list[sp.Symbol] = []
+    if len(one.loops) != target.rank:
+        return None
+    for axis, (store, extent) in enumerate(zip(one.store, target.shape, strict=True)):
+        inside = index_set(store, one.loops)
+        if len(inside) != 1 or inside[0] in used:
+            return None
+        (index,) = inside
+        used.append(index)
+        others = [i for i in one.loops if i != index]
+        mine = [c for c in one.domain if index in c.expr.free_symbols]
+        if any(index_set(c.expr, others) for c in mine):
+            return None
+        plain = set(in_range(index, extent))
+        stride = slope(store, index)
+        if stride is None:
+            return None
+        own = [c for c in mine if c not in plain] or mine
+        lower, upper = bounds_of(index, own)
+        lower = lower or (sp.S.Zero,)
+        upper = upper or (extent,)
+        if store == index and set(mine) == plain:
+            continue
+        if result is not None or len(lower) != 1 or len(upper) != 1:
+            return None
+        offset = sp.expand(store - stride * index)
+        first = sp.expand(stride * lower[0] + offset)
+        result = (axis, first, sp.expand(stride * upper[0] + offset), stride)
+    return result

@@ -1,0 +1,148 @@
+"""One loop around several statements: run plainly, or over tiles.
+
+    peel: for n: { s[n] = ..; y[n] = .. }            tile: for n0 in 0 .. N by B up to n1: { for n in n0 .. n1: ... }
+
+Input: statements that may share a loop, and its class. Output: the loop without its body, and the statements inside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import sympy as sp
+
+from jaccomp.lowering.affine import index_set
+from jaccomp.lowering.classes import Classes
+from jaccomp.lowering.fusion import Bounds, loop_bounds
+from jaccomp.lowering.ir import (
+    Block,
+    Loop,
+)
+from jaccomp.lowering.statements import Statement
+from jaccomp.program import Constraint, index_symbol
+
+Shapes = Mapping[str, tuple[sp.Expr, ...]]
+CHAIN_TILE = 64
+PRODUCT_TILE = 256
+VECTOR_TILE = 4096
+COLUMN_TILE = 64
+LEAST_TILE = 8
+TILE_ELEMENTS = 1 << 20
+"""What the rows of one tile may hold where sizes are as the layer says is typical; a tile has at least `LEAST_TILE`."""
+
+
+class Loops:
+    """State of one lowering: the classes, fresh loop names, and which loops run inside which tile."""
+
+    def __init__(self, classes: Classes, shapes: Shapes, typical: Mapping[sp.Expr, sp.Expr]) -> None:
+        self.classes = classes
+        self.shapes = shapes
+        self.typical = typical
+        self.fresh = 0
+        self.tiles: dict[sp.Symbol, tuple[sp.Symbol, int]] = {}
+        self.in_tile: dict[sp.Symbol, sp.Symbol] = {}
+        self.hints: dict[sp.Symbol, tuple[str, int, str]] = {}
+
+    def symbol(self, like: sp.Symbol) -> sp.Symbol:
+        self.fresh += 1
+        return index_symbol(f"l{self.fresh}")
+
+    def hint(self, symbol: sp.Symbol, statements: Sequence[Statement], cls: sp.Symbol, suffix: str) -> None:
+        """Remember a tensor's axis that the loop runs over, to name it after."""
+        for statement in statements:
+            index = self.classes.loop(statement, cls)
+            for access in (statement.target, *statement.reads()):
+                if index is not None and index in access.indices:
+                    self.hints[symbol] = (access.name, access.indices.index(index), suffix)
+                    return
+
+    def value(self, expr: sp.Expr) -> float:
+        return float(sp.sympify(expr, strict=True).xreplace(dict(self.typical)).evalf())
+
+    def index(self, statement: Statement, cls: sp.Symbol) -> sp.Symbol:
+        index = self.classes.loop(statement, cls)
+        assert index is not None
+        return index
+
+    def run_over_one_range(self, statements: Sequence[Statement], cls: sp.Symbol) -> bool:
+        return len({loop_bounds(s, self.index(s, cls)) for s in statements}) == 1
+
+    def peel(self, statements: Sequence[Statement], cls: sp.Symbol, mode: str) -> tuple[Loop, tuple[Statement, ...]]:
+        """A loop over the class without its body, and the statements inside it."""
+        first = statements[0]
+        bounds = loop_bounds(first, self.index(first, cls))
+        assert bounds is not None
+        symbol = self.symbol(cls)
+        self.hint(symbol, statements, cls, "")
+        inner = tuple(self._inside(s, self.index(s, cls), symbol) for s in statements)
+        start = self.tile_of(bounds[0])
+        if start is not None:
+            self.in_tile[symbol] = start
+        loop = Loop(symbol, bounds[0], bounds[1], Block(()), "parallel" if mode == "parallel" else "serial")
+        return loop, inner
+
+    def tile_of(self, lower: Sequence[sp.Expr]) -> sp.Symbol | None:
+        return next((e for e in lower if isinstance(e, sp.Symbol) and e in self.tiles), None)
+
+    def _inside(self, statement: Statement, index: sp.Symbol, symbol: sp.Symbol) -> Statement:
+        others = [i for i in statement.loops if i != index]
+        kept = tuple(c for c in statement.domain if index not in c.expr.free_symbols or index_set(c.expr, others))
+        renamed = replace(statement, domain=kept).over({index: symbol})
+        return replace(renamed, loops=tuple(i for i in renamed.loops if i != symbol))
+
+    def tile(self, statements: Sequence[Statement], cls: sp.Symbol) -> tuple[Loop, tuple[Statement, ...]]:
+        """A loop over tiles of the class, and the statements with the class's loop cut to one tile."""
+        bounds = self._range(statements, cls)
+        start, stop = self.symbol(cls), self.symbol(cls)
+        self.hint(start, statements, cls, "_first")
+        self.hint(stop, statements, cls, "_last")
+        size = self._tile_size(statements, cls)
+        self.tiles[start] = (stop, size)
+        inner = []
+        for statement in statements:
+            index = self.index(statement, cls)
+            others = [i for i in statement.loops if i != index]
+            whole = loop_bounds(statement, index) == bounds
+            kept = tuple(
+                c
+                for c in statement.domain
+                if not whole or index not in c.expr.free_symbols or index_set(c.expr, others)
+            )
+            cut = (Constraint(index - start), Constraint(stop - 1 - index))
+            inner.append(replace(statement, domain=(*cut, *kept)))
+        loop = Loop(start, bounds[0], bounds[1], Block(()), "tile", sp.Integer(size), stop)
+        return loop, tuple(inner)
+
+    def _range(self, statements: Sequence[Statement], cls: sp.Symbol) -> Bounds:
+        """The bounds of a loop that holds all the statements: their own, or those of the box that holds their parts."""
+        bounds = loop_bounds(statements[0], self.index(statements[0], cls))
+        assert bounds is not None
+        if self.run_over_one_range(statements, cls):
+            return bounds
+        return bounds[0][:1], bounds[1][:1]
+
+    def _rows_that_fit(self, statements: Sequence[Statement], cls: sp.Symbol) -> int:
+        """How many rows of the largest operand made here, at representative sizes, take no more than a tile may."""
+        rows = [
+            self.value(extent)
+            for s in statements
+            if any(other.product is not None and s.target.name in _operands(other) for other in statements)
+            for axis, index in enumerate(s.target.indices)
+            if index == self.classes.loop(s, cls)
+            for extent in [sp.Mul(*(e for k, e in enumerate(self.shapes[s.target.name]) if k != axis))]
+        ]
+        fit = TILE_ELEMENTS // int(max(rows, default=1))
+        return max(LEAST_TILE, 1 << max(fit, 1).bit_length() - 1)
+
+    def _tile_size(self, statements: Sequence[Statement], cls: sp.Symbol) -> int:
+        products = {s.target.name for s in statements if s.product is not None}
+        if products:
+            chained = any(products & {a.name for a in s.reads()} for s in statements)
+            return min(CHAIN_TILE if chained else PRODUCT_TILE, self._rows_that_fit(statements, cls))
+        return VECTOR_TILE if all(len(s.loops) == 1 for s in statements) else COLUMN_TILE
+
+
+def _operands(statement: Statement) -> tuple[str, ...]:
+    product = statement.product
+    return () if product is None else (product.left.name, product.right.name)
