@@ -60,6 +60,8 @@ def proves(facts: Iterable[Constraint], goal: Constraint, depth: int = 5) -> boo
         known.append(form(fact.expr))
         if fact.equality:
             known.append(form(-fact.expr))
+    greater = {m for one in (form(goal.expr), *known) for m in one if isinstance(m, sp.Max)}
+    known += [form(m - one) for m in sorted(greater, key=str) for one in m.args]
     if not goal.equality:
         return _search(form(goal.expr), known, depth)
     return _search(form(goal.expr), known, depth) and _search(form(-goal.expr), known, depth)

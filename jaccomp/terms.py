@@ -90,10 +90,11 @@ class Builder:
         box = Term(sp.S.Zero, scope.order, scope.domain)
         ends = [hull(box, s, ()) for s in used]
         starts = [sp.S.Zero if proves((), Constraint(low)) else low for low, _ in ends]
-        extents = tuple(expand(high - start + 1) for (_, high), start in zip(ends, starts, strict=True))
+        counts = tuple(expand(high - start + 1) for (_, high), start in zip(ends, starts, strict=True))
+        extents = tuple(map(_at_least_0, counts))
         where = {s: axis + start for s, axis, start in zip(used, AXES, starts, strict=False)}
         tensor = Tensor(f"_part{len(self.parts)}", extents, "int64" if dtype == "int64" else "real")
-        plain = axis_ranges(tensor)
+        plain = axis_ranges(replace(tensor, shape=counts))
         moved = [Constraint(expand(c.over(where).expr)) for c in guards if not c.equality]
         guard = tuple(c for c in moved if not proves(plain, c, depth=2))
         rows = tuple(
@@ -108,6 +109,10 @@ class Builder:
             self.origins[tensor.name] = self.what
             self.parts.append((tensor, Equation(tensor.name, AXES[: tensor.rank], rows, reducer)))
         return tensor[tuple(s - start for s, start in zip(used, starts, strict=True))]
+
+
+def _at_least_0(extent: sp.Expr) -> sp.Expr:
+    return extent if proves((), Constraint(extent)) else sp.Max(0, extent)
 
 
 def _expanded(term: Term, where: Mapping[sp.Symbol, sp.Expr]) -> Term:
@@ -410,10 +415,15 @@ def _quotient(expr: sp.Expr) -> tuple[sp.Expr, sp.Expr]:
 
 
 def _inside_tensor(builder: Builder, read: Read, scope: Scope) -> Domain:
-    """What must hold for a read to lie in its tensor, less what the ranges in scope imply."""
+    """What must hold for a read to lie in its tensor, less what the ranges of the indices that it holds imply.
+
+    Ranges that see other indices too are not asked: a part over these indices alone would lose them.
+    """
+    held = {s for i in read.access.indices for s in i.free_symbols}
+    facts = [c for c in scope.domain if not (c.expr.free_symbols - held) & set(scope.order)]
     extents = builder.tensors[read.access.name].shape
     ranges = (c for i, extent in zip(read.access.indices, extents, strict=True) for c in in_range(i, extent))
-    return tuple(c for c in ranges if not proves((*scope.domain, *read.links), c, depth=3))
+    return tuple(c for c in ranges if not proves((*facts, *read.links), c, depth=3))
 
 
 def _pad(builder: Builder, expr: Pad, scope: Scope) -> sp.Expr:
