@@ -194,20 +194,22 @@ class _Reader:
             ends = sp.Tuple(self.expr(low_end, inner, names), self.expr(high_end - 1, inner, names))
             inner[bound] = Index(sp.Symbol(letter, integer=True), ends)
             limits.append((inner[bound], *ends))
-        body = self.expr(term.body, inner, names)
-        body = sp.Mul(body, *deltas)
+        factors = [*(self.expr(one, inner, names) for one in sp.Mul.make_args(term.body)), *deltas]
         conditions = []
         for constraint in domain:
             left, right = self.sides(constraint, inner, names)
             if constraint.equality:
-                body = body * sp.KroneckerDelta(left, right)
+                factors.append(sp.KroneckerDelta(left, right))
             else:
                 conditions.append(sp.Le(right, left))
-        sign = -1 if body.could_extract_minus_sign() else 1
-        body = sign * body
-        if conditions:
-            body = sp.Piecewise((body, sp.And(*conditions)), (sp.S.Zero, True))
-        return sign * (sp.Sum(body, *reversed(limits)) if limits else body)
+        summed = {limit[0] for limit in limits}
+        outside = sp.Mul(*(f for f in factors if not f.atoms(Index) & summed))
+        inside = sp.Mul(*(f for f in factors if f.atoms(Index) & summed))
+        if any(c.atoms(Index) & summed for c in conditions):
+            inside, conditions = sp.Piecewise((inside, sp.And(*conditions)), (sp.S.Zero, True)), []
+        sign = -1 if outside.could_extract_minus_sign() else 1
+        body = sign * outside * (sp.Sum(inside, *reversed(limits)) if limits else sp.S.One)
+        return sign * (sp.Piecewise((body, sp.And(*conditions)), (sp.S.Zero, True)) if conditions else body)
 
     def sides(self, constraint: Constraint, where: Mapping[sp.Expr, sp.Expr], names: Sequence[str]) -> tuple[Any, Any]:
         positive = [a for a in sp.Add.make_args(constraint.expr) if not a.could_extract_minus_sign()]
@@ -285,6 +287,17 @@ def _spelled(expr: sp.Expr, rows: Sequence[str]) -> str:
     return expression_text(Labels(), _plain(expr, frozenset(rows)), {}, ADD)
 
 
+def _under(expr: sp.Sum) -> str:
+    """The indices of a sum, with those ends that other indices set: `j`, `{j ≤ n}`."""
+    parts = []
+    for index, low, high in expr.limits:
+        below = f"{low} ≤ " if low.atoms(Index) else ""
+        above = f" ≤ {high}" if high.atoms(Index) else ""
+        parts.append(f"{below}{index}{above}")
+    text = ",".join(reversed(parts))
+    return f"{{{text}}}" if "≤" in text else text
+
+
 def _plain(expr: Any, rows: frozenset[str]) -> Any:
     """Indices and tensors as symbols, so that the program printer spells them; sums and deltas stay as they read."""
     if isinstance(expr, Index):
@@ -292,7 +305,7 @@ def _plain(expr: Any, rows: frozenset[str]) -> Any:
     if isinstance(expr, Access):
         return Access(sp.Symbol(expr.name, real=True), *(_plain(i, rows) for i in expr.indices))
     if isinstance(expr, sp.Sum):
-        return sp.Function("Σ_" + ",".join(str(limit[0]) for limit in expr.limits))(_plain(expr.function, rows))
+        return sp.Function("Σ_" + _under(expr))(_plain(expr.function, rows))
     if isinstance(expr, sp.KroneckerDelta):
         sides = sorted(expr.args[:2], key=lambda side: not any(str(i) in rows for i in side.atoms(Index)))
         return sp.Function("δ")(*(_plain(side, rows) for side in sides))

@@ -152,7 +152,8 @@ def _spell(labels: Labels, expr: sp.Expr, names: Names) -> tuple[str, int]:
     if isinstance(expr, sp.Integer):
         return str(expr), ATOM if expr >= 0 else MUL
     if isinstance(expr, sp.Rational):
-        return f"{expr.p}/{expr.q}", MUL
+        spelled_out = decimal(expr)
+        return (spelled_out, ATOM if expr > 0 else MUL) if spelled_out else (f"{expr.p}/{expr.q}", MUL)
     if expr in (sp.pi, sp.E, sp.oo, -sp.oo):
         return {sp.pi: "π", sp.E: "e", sp.oo: "∞", -sp.oo: "-∞"}[expr], ATOM
     if isinstance(expr, sp.Add):
@@ -176,7 +177,7 @@ def _spell(labels: Labels, expr: sp.Expr, names: Names) -> tuple[str, int]:
     if isinstance(expr, sp.KroneckerDelta):
         return f"δ({inner(expr.args[0])},{inner(expr.args[1])})", ATOM
     name = type(expr).__name__
-    if name.startswith("Σ_"):
+    if _is_written_sum(expr):
         return f"{name} {inner(expr.args[0], MUL)}", MUL
     if name == "δ":
         return f"δ({','.join(inner(one) for one in expr.args)})", ATOM
@@ -197,18 +198,31 @@ def _condition(labels: Labels, condition: sp.Basic, names: Names) -> str:
     return f"{left} {RELATIONS[type(condition)]} {right}"
 
 
+def decimal(number: sp.Rational) -> str | None:
+    """A constant such as 1.702 as it was written; None for what is better read as a quotient."""
+    twos, fives = (sp.multiplicity(prime, number.q) for prime in (2, 5))
+    if fives == 0 or number.q < 100 or number.q != 2**twos * 5**fives:
+        return None
+    places = max(twos, fives)
+    digits = str(abs(int(number * 10**places))).rjust(places + 1, "0")
+    return f"{'-' if number < 0 else ''}{digits[:-places]}.{digits[-places:]}"
+
+
 def _split(expr: sp.Expr) -> tuple[sp.Expr, sp.Expr]:
     """Numerator and denominator: factors with a negative whole exponent, and the rational's own."""
     above, below = [], []
     for factor in sp.Mul.make_args(expr):
         if isinstance(factor, sp.Rational) and not isinstance(factor, sp.Integer):
-            above.append(sp.Integer(factor.p))
+            if decimal(factor) is not None:
+                above.append(factor)
+                continue
+            above += [sp.Integer(factor.p)] if factor.p != 1 else []
             below.append(sp.Integer(factor.q))
         elif isinstance(factor, sp.Pow) and factor.exp.is_Integer and factor.exp < 0:
             below.append(factor.base ** (-factor.exp))
         else:
             above.append(factor)
-    return sp.Mul(*above), sp.Mul(*below)
+    return sp.Mul(*above, evaluate=False), sp.Mul(*below, evaluate=False)
 
 
 def _product(labels: Labels, expr: sp.Mul, names: Names) -> tuple[str, int]:
@@ -217,12 +231,18 @@ def _product(labels: Labels, expr: sp.Mul, names: Names) -> tuple[str, int]:
         positive = -expr
         return f"-{text}" if not positive.is_Add else f"-({text})", MUL
     above, below = _split(expr)
-    factors = [expression_text(labels, f, names, UNARY) for f in _reading_order(above)]
-    text = " ".join(factors) or "1"
+    *first, last = _reading_order(above)
+    is_open = _is_written_sum(last) and below == 1
+    factors = [expression_text(labels, f, names, UNARY) for f in first]
+    text = " ".join([*factors, expression_text(labels, last, names, MUL if is_open else UNARY)])
     if below != 1:
         level = ATOM if isinstance(below, sp.Mul) else POW
         text += f"/{expression_text(labels, below, names, level)}"
     return text, MUL
+
+
+def _is_written_sum(expr: sp.Expr) -> bool:
+    return type(expr).__name__.startswith("Σ_")
 
 
 def _reading_order(product: sp.Expr) -> list[sp.Expr]:
@@ -236,7 +256,7 @@ def _reading_order(product: sp.Expr) -> list[sp.Expr]:
             return 1
         if isinstance(base, Access):
             return 2
-        return 4 if base.is_Add else 3
+        return 5 if _is_written_sum(base) else 4 if base.is_Add else 3
 
     return sorted(sp.Mul.make_args(product), key=rank)
 

@@ -24,8 +24,14 @@ def weight(expr: sp.Expr) -> int:
 
 
 def cheapest(*forms: sp.Expr) -> sp.Expr:
-    """The form with the fewest operations, the first of equals."""
-    return min(forms, key=weight)
+    """The form with the fewest operations, then the shortest, then the first of equals."""
+    return min(forms, key=lambda form: (weight(form), _length(form)))
+
+
+@lru_cache(maxsize=1 << 16)
+def _length(expr: sp.Expr) -> int:
+    """The nodes of an expression; a read is one."""
+    return 1 if isinstance(expr, Access) else 1 + sum(_length(one) for one in expr.args)
 
 
 def collected(expr: sp.Expr) -> sp.Expr:

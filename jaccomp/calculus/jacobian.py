@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 import sympy as sp
 
 from jaccomp.algebra.factoring import collected
-from jaccomp.domains import axis_ranges, solve_equalities
+from jaccomp.domains import axis_ranges, is_index, solve_equalities
 from jaccomp.errors import DerivativeError
 from jaccomp.program import (
     Constraint,
@@ -24,6 +24,7 @@ from jaccomp.program import (
     Term,
     accesses,
     equal,
+    expand,
     fresh_bounds,
     in_range,
     index_symbol,
@@ -133,22 +134,30 @@ def _aligned(term: Term, rows: tuple[sp.Symbol, ...], columns: tuple[sp.Symbol, 
     if solved is None:
         return None
     where: dict[sp.Expr, sp.Expr] = {}
+    defining: list[Constraint] = []
     for constraint in solved.domain:
-        if constraint.equality and not constraint.is_data:
-            pair = [s for s in sorted(constraint.expr.free_symbols, key=str) if s in rows or s in columns]
-            if len(pair) == 2 and constraint in (equal(pair[0], pair[1]), equal(pair[1], pair[0])):
-                row = next((s for s in pair if s in rows), None)
-                column = next((s for s in pair if s in columns), None)
-                if row is not None and column is not None:
-                    where.setdefault(column, row)
+        column = _determined(constraint, rows, columns)
+        if column is not None and column not in where:
+            where[column] = expand(column - constraint.expr.coeff(column) * constraint.expr)
+            defining.append(constraint)
     body = solved.body.xreplace(where)
     domain = tuple(
-        c
-        if c.equality and set(c.expr.free_symbols) & set(where)
-        else Constraint(sp.expand(c.expr.xreplace(where)), c.equality)
-        for c in solved.domain
+        c if c in defining else Constraint(expand(c.expr.xreplace(where)), c.equality) for c in solved.domain
     )
     return tidy(fresh_bounds(Term(body, solved.bound, domain), 0))
+
+
+def _determined(
+    constraint: Constraint, rows: tuple[sp.Symbol, ...], columns: tuple[sp.Symbol, ...]
+) -> sp.Symbol | None:
+    """The column that an equality gives in rows alone, with a unit coefficient."""
+    if not constraint.equality or constraint.is_data:
+        return None
+    indices = [s for s in sorted(constraint.expr.free_symbols, key=str) if is_index(s)]
+    own = [s for s in indices if s in columns]
+    if len(own) != 1 or len(own) == len(indices) or any(s not in rows for s in indices if s not in own):
+        return None
+    return own[0] if constraint.expr.coeff(own[0]) in (1, -1) else None
 
 
 def _joined(terms: Sequence[Term]) -> tuple[Term, ...]:
