@@ -29,6 +29,26 @@ static inline size_t jc_bytes(ptrdiff_t n, size_t size) { return (size_t)(n > 0 
 static inline float jc_finite_f32(float x) { return __builtin_fabsf(x) == __builtin_inff() ? 0.0f : x; }
 static inline double jc_finite_f64(double x) { return __builtin_fabs(x) == __builtin_inf() ? 0.0 : x; }
 
+/* Integers in the order of the reals, every nan above them all, and back: the maximum of integers is a vector operation, that of
+   reals is none, as it must keep a nan. No branch, so that a loop over them becomes one over vectors. */
+#define JC_ORDER(T, I, suffix, inf, largest) \
+static inline I jc_order_##suffix(T x) { \
+    I b, nan; \
+    memcpy(&b, &x, sizeof b); \
+    nan = (I)((inf - (b & largest)) >> (8 * sizeof(I) - 1)); \
+    b ^= (b >> (8 * sizeof(I) - 1)) & largest; \
+    return (b & ~nan) | (nan & largest); \
+} \
+static inline I jc_later_##suffix(I a, I b) { return a > b ? a : b; } \
+static inline T jc_ordered_##suffix(I b) { \
+    T x; \
+    b ^= (b >> (8 * sizeof(I) - 1)) & largest; \
+    memcpy(&x, &b, sizeof x); \
+    return x; \
+}
+JC_ORDER(float, int32_t, f32, INT32_C(0x7f800000), INT32_MAX)
+JC_ORDER(double, int64_t, f64, INT64_C(0x7ff0000000000000), INT64_MAX)
+
 typedef void (*jc_sgemm_t)(char *, char *, int *, int *, int *, float *, float *, int *, float *, int *, float *, float *, int *);
 typedef void (*jc_dgemm_t)(char *, char *, int *, int *, int *, double *, double *, int *, double *, int *, double *, double *, int *);
 static jc_sgemm_t jc_sgemm;

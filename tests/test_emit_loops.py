@@ -275,6 +275,33 @@ def test_tiles_and_partial_sums_agree_beyond_one_block(
         check(module, key, chosen, {s.name: values[s.name] for s in chosen.sizes}, ids=4)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_extrema_of_rows_keep_nans_infinities_and_tiny_values(dtype: Any) -> None:
+    x, top, low = Tensor("x0", (N, D)), Tensor("v0", (N,)), Tensor("v1", (N,))
+    over = in_range(b, D)
+    both = program(
+        "extrema", (x, top, low),
+        Equation("v0", (i,), (Term(x[i, b], (b,), over),), "max"),
+        Equation("v1", (i,), (Term(2 * x[i, b], (b,), over),), "min"),
+    )  # fmt: skip
+    module = built("extrema_under_test", {"extrema": both})
+    tiny = np.finfo(dtype).smallest_subnormal
+    rows = np.zeros((8, 67), dtype)
+    rows[0] = np.linspace(-3, 5, 67)
+    rows[1] = -np.inf
+    rows[2, 40] = np.inf
+    rows[3, 11] = np.nan
+    rows[4, 66] = -np.nan
+    rows[5, 3], rows[5, 50] = tiny, -tiny
+    rows[6] = -np.linspace(1, 2, 67)
+    rows[7, :2] = np.inf, -np.nan
+    found = run(module, "extrema", both, {"x0": rows}, {"s0": 8, "s1": 67}, dtype=dtype)
+    np.testing.assert_array_equal(found["v0"], rows.max(axis=1))
+    np.testing.assert_array_equal(found["v1"], 2 * rows.min(axis=1))
+    empty = run(module, "extrema", both, {"x0": np.zeros((2, 0))}, {"s0": 2, "s1": 0}, dtype=dtype)
+    assert np.all(empty["v0"] == -np.inf) and np.all(empty["v1"] == np.inf)
+
+
 def test_an_empty_sum_is_zero_whatever_its_factor(programs: dict[str, Program], module: Any) -> None:
     arrays = {"x0": np.zeros((3, 0)), "x1": np.zeros(3)}
     for dtype in (np.float32, np.float64):

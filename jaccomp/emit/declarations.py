@@ -15,6 +15,11 @@ TYPES = (
 INTEGER = {
     "jc_floordiv": 2, "jc_ceildiv": 2, "jc_mod": 2, "jc_min": 2, "jc_max": 2, "jc_lower": 2, "jc_upper": 2,
 }  # fmt: skip
+ORDER = {
+    "order": "{whole} {name}({real})",
+    "later": "{whole} {name}({whole}, {whole})",
+    "ordered": "{real} {name}({whole})",
+}
 BINARY = ("max", "min", "pow", "atan2")
 
 
@@ -22,7 +27,7 @@ def declarations(text: str, header: str) -> str:
     """Cython declarations for the loops in `text`, of functions that `header` defines, in alphabetical order."""
     lines = [
         "from cython.parallel cimport prange",
-        "from libc.stdint cimport int64_t",
+        "from libc.stdint cimport int32_t, int64_t",
         "from libc.stdlib cimport free, malloc",
     ]
     lines += ["", f'cdef extern from "{header}" nogil:']
@@ -41,6 +46,9 @@ def _function(name: str) -> list[str]:
         return ["size_t jc_bytes(Py_ssize_t, size_t)"]
     kind = "float" if name.endswith("_f32") else "double"
     stem = name.removeprefix("jc_").removesuffix("_f32").removesuffix("_f64")
+    whole = "int32_t" if kind == "float" else "int64_t"
+    if stem in ORDER:
+        return [ORDER[stem].format(name=name, real=kind, whole=whole)]
     if stem == "gemm":
         sizes = "Py_ssize_t, Py_ssize_t, Py_ssize_t"
         operand = f"const {kind} *, Py_ssize_t"

@@ -14,13 +14,15 @@ from dataclasses import dataclass
 import sympy as sp
 
 from jaccomp.emit.expressions import ADD, ATOM, REAL
-from jaccomp.emit.nodes import LANE, LANES, Row
+from jaccomp.emit.nodes import Row
 from jaccomp.emit.scope import Scope
 from jaccomp.emit.templates import render
 from jaccomp.lowering.ir import LEAVES, Buffer, Contract, Function, Guard, Loop, Select, leaf_expressions, walk
 from jaccomp.lowering.storage import node_accesses
 from jaccomp.notation import Access
 
+ORDER = {"f32": "int32_t", "f64": "int64_t"}
+"""Integers in the order of the reals of a dtype."""
 BLOCKS = 64
 """Blocks of a nest without partial sums; enough for any machine, few enough to cost nothing."""
 PARTIAL_BLOCKS = 32
@@ -211,8 +213,8 @@ class Nest:
             lines.append(f"cdef Py_ssize_t {', '.join(own)}")
         whole = [self.symbols[sp.Symbol(b.name)] for b in self.locals if b.dtype == "int64"]
         real = [self.symbols[sp.Symbol(b.name)] for b in self.locals if b.dtype != "int64"] + self.row.variables
-        if self.row.lanes:
-            lines += [f"cdef Py_ssize_t {self.symbols[LANE]}", f"cdef {REAL[self.dtype]}[{LANES}] {self.row.lanes}"]
+        if self.row.order:
+            lines.append(f"cdef {ORDER[self.dtype]} {self.row.order}")
         if whole:
             lines.append(f"cdef int64_t {', '.join(whole)}")
         if real:

@@ -36,12 +36,9 @@ from jaccomp.lowering.ir import (
 from jaccomp.notation import Access
 from jaccomp.program import Constraint
 
-LANES = 16
-LANE = sp.Symbol("_lane", integer=True)
-
 
 class Row:
-    """The text of one row function; `variables`, `lanes` and `flags` say what it needs declared when it is written."""
+    """The text of one row function; `variables`, `order` and `flags` say what it needs declared when it is written."""
 
     def __init__(
         self,
@@ -57,8 +54,7 @@ class Row:
         self.spelling = Spelling(self.dtype, symbols, self.access)
         self.variables: list[str] = []
         self.flags: set[str] = set()
-        self.lanes = ""
-        self.symbols[LANE] = names.fresh("lane")
+        self.order = ""
         self.temporary_count = 0
 
     def access(self, access: Access) -> str:
@@ -111,10 +107,10 @@ class Row:
             tests.append(" or ".join(self.scope.wants[o] for o in guard.outputs))
         return tests[0] if len(tests) == 1 else " and ".join(f"({t})" for t in tests)
 
-    def _lanes(self, loop: Loop, top: bool) -> str | None:
-        """A loop that only takes a maximum or minimum, over lanes that the C compiler makes a vector of.
+    def _extremum(self, loop: Loop, top: bool) -> str | None:
+        """A loop that only takes a maximum or minimum, as one over integers in the order of its values.
 
-        Maximum is not vectorised by itself: it must keep a nan. The lanes and their order do not depend on threads.
+        Integers have a maximum that the C compiler makes vectors of; that of floats is none, as it must keep a nan.
         """
         nodes = loop.body.nodes
         if len(nodes) != 1 or not isinstance(nodes[0], Accumulate) or loop.stop is not None:
@@ -123,31 +119,28 @@ class Row:
         assert isinstance(node, Accumulate)
         if node.reducer not in ("max", "min") or node.target.name not in self.local_names or node.value.is_integer:
             return None
-        where: dict[sp.Expr, sp.Expr] = {loop.index: loop.index + LANE}
-        if not self.lanes:
-            self.lanes = self.names.fresh("lanes")
-        lower, upper = self.spelling.bound(loop.lower, largest=True), self.spelling.bound(loop.upper, largest=False)
+        if not self.order:
+            self.order = self.names.fresh("order")
+        largest = node.reducer == "max"
         return render(
-            "lanes.pyx.j2",
-            lane=self.symbols[LANE],
+            "extremum.pyx.j2",
             comments=self.scope.comments([node.equation] if top and node.equation is not None else []),
-            count=LANES,
-            lanes=self.lanes,
-            start="-JC_INF" if node.reducer == "max" else "JC_INF",
+            dtype=self.dtype,
+            order=self.order,
             index=self.symbols[loop.index],
-            lower=lower,
-            upper=upper,
-            tail=f"{upper} // {LANES} * {LANES}"
-            if lower == "0"
-            else f"{lower} + jc_max(0, {upper} - ({lower})) // {LANES} * {LANES}",
-            call=f"jc_{node.reducer}_{self.dtype}",
-            value=self.spelling.real(node.value),
-            value_of_lane=self.spelling.real(node.value.xreplace(where)),
+            range=self._range(loop),
+            value=self.spelling.real(node.value if largest else -node.value),
             target=self.access(node.target),
+            reducer=node.reducer,
+            sign="" if largest else "-",
         )
 
+    def _range(self, loop: Loop) -> str:
+        lower, upper = self.spelling.bound(loop.lower, largest=True), self.spelling.bound(loop.upper, largest=False)
+        return upper if lower == "0" else f"{lower}, {upper}"
+
     def _loop(self, loop: Loop, top: bool) -> str:
-        found = self._lanes(loop, top)
+        found = self._extremum(loop, top)
         if found is not None:
             return found
         equations = [n.equation for n in walk(loop) if isinstance(n, LEAVES) and n.equation is not None]
@@ -157,9 +150,9 @@ class Row:
             "index": self.symbols[loop.index],
             "body": self.block(loop.body, top and tiled),
         }
-        lower, upper = self.spelling.bound(loop.lower, largest=True), self.spelling.bound(loop.upper, largest=False)
         if loop.stop is None:
-            return render("loop.pyx.j2", **values, range=upper if lower == "0" else f"{lower}, {upper}")
+            return render("loop.pyx.j2", **values, range=self._range(loop))
+        lower, upper = self.spelling.bound(loop.lower, largest=True), self.spelling.bound(loop.upper, largest=False)
         last = f"jc_min({values['index']} + {loop.step}, {upper})"
         bounds = {"lower": lower, "upper": upper, "step": str(loop.step)}
         return render("tile.pyx.j2", **values, **bounds, stop=self.symbols[loop.stop], last=last)
