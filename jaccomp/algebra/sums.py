@@ -183,12 +183,20 @@ def known_sums(program: Program, names: Iterable[str]) -> list[KnownSum]:
         if not term.bound:
             continue
         outside, inside = hoisted(term)
-        if outside.has(Access):
+        if not _only_divides(outside):
             continue
         read = program.tensor(equation.target)[equation.axes] / outside
         ranges = axis_ranges(program.tensor(equation.target))
         found.append(KnownSum(read, equation.axes, replace(term, body=inside), ranges))
     return found
+
+
+def _only_divides(factor: sp.Expr) -> bool:
+    """Is it free of reads but for divisors? What was divided by them is the quotient times them, without a loss."""
+    return all(
+        not f.has(Access) or (isinstance(f, sp.Pow) and f.base != sp.E and bool(f.exp.is_negative))
+        for f in sp.Mul.make_args(factor)
+    )
 
 
 def fold_known(program: Program, equation: Equation, names: frozenset[str], known: list[KnownSum]) -> Equation | None:
