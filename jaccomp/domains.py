@@ -178,6 +178,12 @@ class Digit:
         return sp.floor(self.value / self.radix)
 
 
+def stays_inside(access: Access, shape: Sequence[sp.Expr], facts: Sequence[Constraint]) -> bool:
+    """Does a read provably lie in its tensor wherever the facts hold? Indices that data give are scanned by a call."""
+    pairs = [(i, extent) for i, extent in zip(access.indices, shape, strict=True) if not i.has(Access)]
+    return all(proves(facts, c, depth=3) for i, extent in pairs for c in in_range(i, extent))
+
+
 def digits(term: Term, indices: Sequence[sp.Symbol]) -> tuple[Digit, ...]:
     """The indices among `indices` that a pair of constraints determines as the higher digit of something."""
     found: list[Digit] = []

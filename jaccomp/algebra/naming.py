@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 import sympy as sp
 
 from jaccomp.algebra.cost import FUNCTION_WEIGHT, operations
-from jaccomp.domains import axis_ranges, digits, hull, is_index_free, proves
+from jaccomp.domains import axis_ranges, digits, hull, proves
 from jaccomp.notation import Access
 from jaccomp.program import (
     AXES,
@@ -95,6 +95,10 @@ class Names:
     known: dict[tuple[object, ...], Tensor] = field(default_factory=dict)
     new: list[tuple[Tensor, Equation]] = field(default_factory=list)
 
+    @property
+    def shapes(self) -> dict[str, tuple[sp.Expr, ...]]:
+        return {t.name: t.shape for t in (*self.program.tensors, *(t for t, _ in self.new))}
+
     def __post_init__(self) -> None:
         for equation in self.program.equations:
             if equation.is_map:
@@ -154,7 +158,7 @@ class _Space:
 def _name_parts(expr: sp.Expr, every: _Space, extents: Mapping[sp.Symbol, sp.Expr], names: Names) -> sp.Expr:
     if isinstance(expr, Access) or not expr.args:
         return expr
-    if every.of(expr) != every.indices and _worth_a_name(expr):
+    if every.of(expr) != every.indices and _worth_a_name(expr, extents, names):
         return _signed_part(expr, extents, names)
     if isinstance(expr, sp.Piecewise):
         return expr
@@ -165,18 +169,20 @@ def _name_parts(expr: sp.Expr, every: _Space, extents: Mapping[sp.Symbol, sp.Exp
     for space in sorted({every.of(a) for a in rest}, key=lambda s: (-len(s), sorted(map(str, s)))):
         group = [a for a in rest if every.of(a) <= space]
         joined = expr.func(*group)
-        if space != every.indices and len(group) > 1 and _worth_a_name(joined):
+        if space != every.indices and len(group) > 1 and _worth_a_name(joined, extents, names):
             found.append(_signed_part(joined, extents, names))
             rest = [a for a in rest if a not in group]
     return expr.func(*found, *(_name_parts(a, every, extents, names) for a in rest))
 
 
-def _worth_a_name(expr: sp.Expr) -> bool:
-    """Real work on tensors, read at bare indices only, so that no guard of the term is left behind."""
+def _worth_a_name(expr: sp.Expr, extents: Mapping[sp.Symbol, sp.Expr], names: Names) -> bool:
+    """Real work on tensors, read at bare indices over whole axes only, so that no guard of the term is left behind."""
     reads_all = accesses(expr)
     if not reads_all or expr.is_integer or operations(expr) == 0:
         return False
-    return all(i.is_Symbol or is_index_free(i) for a in reads_all for i in a.indices)
+    return all(
+        extents.get(i) == extent for a in reads_all for i, extent in zip(a.indices, names.shapes[a.name], strict=True)
+    )
 
 
 def _signed_part(expr: sp.Expr, extents: Mapping[sp.Symbol, sp.Expr], names: Names) -> sp.Expr:

@@ -14,7 +14,7 @@ import sympy as sp
 
 from jaccomp.algebra.factoring import flattened
 from jaccomp.algebra.matching import bindings
-from jaccomp.domains import axis_ranges, proves, without_implied
+from jaccomp.domains import axis_ranges, proves, stays_inside, without_implied
 from jaccomp.notation import Access
 from jaccomp.program import (
     AXES,
@@ -107,6 +107,7 @@ def split(program: Program, equation: Equation, shared: Shared, keep_whole: bool
         return equation
     target = program.tensor(equation.target)
     extents = dict(zip(equation.axes, target.shape, strict=True))
+    declared, plain = program.declarations(), axis_ranges(target)
     rows: list[Term] = []
     for term in equation.terms:
         if not term.bound or is_pinned(term):
@@ -115,6 +116,9 @@ def split(program: Program, equation: Equation, shared: Shared, keep_whole: bool
         for addend in sp.Add.make_args(term.body):
             outside, inside = hoisted(replace(term, body=addend))
             inner, outer = _narrow(replace(term, body=inside))
+            facts = (*plain, *outer)
+            if not all(stays_inside(a, declared[a.name].shape, facts) for a in accesses(outside)):
+                outside, (inner, outer) = sp.S.One, _narrow(replace(term, body=addend))
             whole = set(equation.axes) <= _free(inner)
             if whole and keep_whole:
                 rows.append(tidy(replace(term, body=addend)))
