@@ -191,7 +191,9 @@ MEANINGS: dict[str, tuple[Callable[[], Layer], Callable[[], Any]]] = {
     ),
     "an argument of an extremum as an index": (
         lambda: layer(
-            Eq(top[n], jc.ArgMaxOver(x[n, k] - x[n, 0], k)), Eq(r[n], x[n, top[n]] + x[n, jc.ArgMinOver(x[n, k], k)]), out=r
+            Eq(top[n], jc.ArgMaxOver(x[n, k] - x[n, 0], k)),
+            Eq(r[n], x[n, top[n]] + x[n, jc.ArgMinOver(x[n, k], k)]),
+            out=r,
         ),
         lambda: X.max(1) + X.min(1),
     ),
