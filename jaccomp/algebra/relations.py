@@ -136,9 +136,7 @@ def _solve(
                 yield from _solve(part, value / rest, definitions)
         return
     if isinstance(body, sp.exp):
-        yield body, value, None
-        if isinstance(value, Access):
-            yield from _solve(body.args[0], sp.log(value), definitions)
+        yield body, value, None  # not its argument: the logarithm of a value that underflowed is lost
         return
     if isinstance(body, sp.Pow):
         base, exponent = body.args

@@ -38,7 +38,7 @@ from jaccomp.program import (
 
 def stabilise(program: Program) -> Program:
     """The program with shifted exponential sums and guarded norms. The result is not to be differentiated."""
-    shifted = _shift_sums(program)
+    shifted = _carry(_shift_sums(program))
     squares = frozenset(e.target for e in shifted.equations if _is_sum_of_squares(e))
     roots = frozenset(e.target for e in shifted.equations if _is_root_of(e, squares))
 
@@ -213,24 +213,69 @@ def _join(expr: sp.Expr, shifted: Mapping[str, Shifted]) -> sp.Expr:
 
 
 def _merge_exponentials(expr: sp.Expr) -> sp.Expr:
-    """A product with `exp(c finite(m))` in front of a sum: put into the addends that have an exponential to meet."""
+    """A product with an exponential in front of a sum of exponentials: put into the addends, where it meets them."""
     expr = joined(expr)
     factors = list(sp.Mul.make_args(expr))
-    shifts = [f for f in factors if isinstance(f, sp.exp) and f.has(Finite) and not _meets(f)]
-    wide = [f for f in factors if isinstance(f, sp.Add) and any(_has_exponential(a) for a in f.args)]
-    if not shifts or not wide:
+    powers = [f for f in factors if isinstance(f, sp.exp)]
+    wide = [f for f in factors if isinstance(f, sp.Add) and all(_has_exponential(a) for a in f.args)]
+    if not powers or not wide:
         return expr
-    rest = [f for f in factors if f not in (*shifts, wide[0])]
-    opened = sp.Add(*(sp.Mul(*shifts, a) for a in wide[0].args))
+    rest = [f for f in factors if f not in (*powers, wide[0])]
+    opened = sp.Add(*(joined(sp.Mul(*powers, a)) for a in wide[0].args))
     return sp.Mul(*rest, collected(opened))
-
-
-def _meets(factor: sp.exp) -> bool:
-    return any(not a.has(Finite) for a in sp.Add.make_args(factor.args[0]))
 
 
 def _has_exponential(expr: sp.Expr) -> bool:
     return any(isinstance(f, sp.exp) for f in sp.Mul.make_args(expr))
+
+
+def _merged(expr: sp.Expr) -> sp.Expr:
+    """`_merge_exponentials` everywhere in an expression."""
+    if isinstance(expr, Access) or not expr.args or not expr.has(sp.exp):
+        return expr
+    result = expr.func(*(_merged(one) for one in expr.args))
+    return _merge_exponentials(result) if isinstance(result, sp.Mul) else result
+
+
+def _carry(program: Program) -> Program:
+    """`T[n] = exp(a) c`, read only where another exponential stands: read as `c`, with `exp(a)` joined to that one.
+
+    Apart, one of the two may overflow where their product does not.
+    """
+    names = [e.target for e in program.equations if e.reducer == "sum" and len(e.terms) == 1]
+    for name in [n for n in names if n not in program.outputs]:
+        definition = next(e for e in program.equations if e.target == name)
+        (term,) = definition.terms
+        front = hoisted(term)[0] if term.bound else term.body
+        powers = [f for f in sp.Mul.make_args(front) if isinstance(f, sp.exp)]
+        if len(powers) != 1 or (term.domain and not term.bound) or not front.has(Access):
+            continue
+        rest = sp.Mul(*(f for f in sp.Mul.make_args(term.body) if f != powers[0]))
+        after = [_carried(e, definition, powers[0]) if name in reads(e) else e for e in program.equations]
+        met = [e for e in after if e is not None]
+        if len(met) == len(after):
+            small = replace(definition, terms=(replace(term, body=rest),))
+            program = program.with_equations(small if e.target == name else e for e in met)
+    return program
+
+
+def _carried(equation: Equation, definition: Equation, power: sp.exp) -> Equation | None:
+    """The reader with the exponential that was its operand's; None if it does not join one that is there."""
+
+    def change(term: Term) -> Term:
+        where: dict[sp.Expr, sp.Expr] = {}
+        for access in accesses(term.body):
+            if access.name == definition.target:
+                where[access] = access * power.xreplace(dict(zip(definition.axes, access.indices, strict=True)))
+        return replace(term, body=_merged(term.body.xreplace(where))) if where else term
+
+    after = map_terms(equation, change)
+    grown = any(_exponentials(a.body) > _exponentials(b.body) for a, b in zip(after.terms, equation.terms, strict=True))
+    return None if grown else after
+
+
+def _exponentials(expr: sp.Expr) -> int:
+    return sum(1 for node in sp.preorder_traversal(expr) if isinstance(node, sp.exp))
 
 
 def _unmasked(expr: sp.Expr, logs: frozenset[str]) -> sp.Expr:
