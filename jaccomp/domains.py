@@ -6,7 +6,7 @@ scalars are unknown. Expressions are handled as linear forms over monomials, so 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import sympy as sp
@@ -50,7 +50,27 @@ def _search(goal: Form, facts: Sequence[Form], depth: int) -> bool:
         return False
     bad = [m for m, c in goal.items() if c < 0 or not _monomial_is_nonnegative(m)]
     worst = bad[0]
-    return any(fact.get(worst, 0) * goal[worst] > 0 and _search(_minus(goal, fact), facts, depth - 1) for fact in facts)
+    for fact in facts:
+        if fact.get(worst, 0) * goal[worst] > 0 and _search(_minus(goal, fact), facts, depth - 1):
+            return True
+    return any(_search(_minus(goal, grown), facts, depth - 1) for grown in _scaled_to(worst, goal[worst], facts))
+
+
+def _scaled_to(worst: sp.Expr, slope: sp.Expr, facts: Sequence[Form]) -> Iterator[Form]:
+    """Facts times a size, or a product of sizes, that gives them the monomial: `r - 1 - i >= 0` times r."""
+    if not isinstance(worst, sp.Mul | sp.Pow):
+        return
+    for fact in facts:
+        for monomial, coefficient in fact.items():
+            ratio = worst / monomial
+            if monomial != 1 and coefficient * slope > 0 and _is_size_product(ratio):
+                yield {expand(m * ratio): c for m, c in fact.items()}
+
+
+def _is_size_product(expr: sp.Expr) -> bool:
+    """Is it a product of sizes with whole exponents?"""
+    parts = [f.as_base_exp() for f in sp.Mul.make_args(expr)]
+    return expr != 1 and all(b.is_Symbol and b.is_nonnegative and e.is_Integer and e > 0 for b, e in parts)
 
 
 def proves(facts: Iterable[Constraint], goal: Constraint, depth: int = 5) -> bool:
@@ -115,7 +135,7 @@ def solve_equalities(term: Term, given: Sequence[Constraint]) -> Term | None:
             where = {index: value}
             domain.remove(constraint)
             domain = [Constraint(expand(c.expr.xreplace(where)), c.equality) for c in domain]
-            body = body.xreplace(where)
+            body = _expanded(body.xreplace(where))
             bound.remove(index)
             progress = True
             break
@@ -123,6 +143,13 @@ def solve_equalities(term: Term, given: Sequence[Constraint]) -> Term | None:
     if any(c.expr.is_number and not c.equality and c.expr < 0 for c in kept):
         return None
     return Term(body, tuple(bound), without_implied(kept, given))
+
+
+def _expanded(body: sp.Expr) -> sp.Expr:
+    """The body with the affine indices of its reads expanded, as those of every program are."""
+    reads = [a for a in body.atoms(Access) if any(i.is_Add or i.is_Mul for i in a.indices)]
+    where = {a: Access(a.base, *(i if i.has(Access) else expand(i) for i in a.indices)) for a in reads}
+    return body.xreplace({a: b for a, b in where.items() if a != b})
 
 
 def select(term: Term, scanned: frozenset[str]) -> Term:
