@@ -16,9 +16,9 @@ import sympy as sp
 from sympy.core.symbol import Str
 
 from jaccomp import notation
+from jaccomp.algebra.blocks import Block
 from jaccomp.algebra.certificate import structure
 from jaccomp.algebra.factoring import collected
-from jaccomp.calculus.jacobian import Block
 from jaccomp.domains import digits, is_index
 from jaccomp.errors import UsageError
 from jaccomp.notation import Access, Index

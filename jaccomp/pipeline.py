@@ -10,10 +10,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from jaccomp.algebra.blocks import block
 from jaccomp.algebra.engine import Step, ordered_with, simplify
 from jaccomp.algebra.recognition import recognise
 from jaccomp.algebra.stability import stabilise
-from jaccomp.calculus.jacobian import block
 from jaccomp.calculus.vjp import jvp, real_inputs, real_outputs, vjp
 from jaccomp.jacobian import Jacobian
 from jaccomp.lowering.residuals import Halves, split

@@ -30,8 +30,6 @@ ORDER = (
     "printing",
     "calculus",
     "algebra",
-    "calculus.jacobian",        # collects its terms with the algebra's factoring
-    "algebra.certificate",      # reads the structure off a block
     "jacobian",
     "reference",
     "lowering",

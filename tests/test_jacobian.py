@@ -148,7 +148,7 @@ def test_ambiguous_and_unknown_sides_are_refused() -> None:
 
 
 def test_the_calculus_refuses_a_pair_that_is_no_block() -> None:
-    from jaccomp.calculus.jacobian import block
+    from jaccomp.algebra.blocks import block
 
     with pytest.raises(DerivativeError, match="there is no block of 'v0' by 'x9'"):
         block(get("softmax").derivation.vjp, "v0", "x9", "ct_v9", "ct_x9")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sympy as sp
 
-from jaccomp.calculus.jacobian import Block
+from jaccomp.algebra.blocks import Block
 from jaccomp.program import Constraint, Term
 
 
