@@ -35,7 +35,8 @@ def test_a_form_is_a_sum_of_monomials() -> None:
         ((equal(b, i + 1), *in_range(i, s)), at_least(s, b), True),
         (in_range(b, s), equal(b, i), False),
         ((equal(b, i),), equal(i, b), True),
-        ((*in_range(i, s), *in_range(b, S)), at_least(s * S - 1, S * i + b), False),
+        ((*in_range(i, s), *in_range(b, S)), at_least(s * S - 1, S * i + b), True),
+        ((*in_range(i, s), *in_range(b, S)), at_least(s * S - 2, S * i + b), False),
         (in_range(b, sp.Max(0, s - 3)), at_least(sp.Max(0, s - 3), s - 3), True),
     ],
 )
