@@ -187,10 +187,6 @@ def _unit_index(constraint: Constraint, bound: Sequence[sp.Symbol]) -> tuple[sp.
     return None
 
 
-def reads_tensor(expr: sp.Expr) -> bool:
-    return bool(expr.has(Access))
-
-
 @dataclass(frozen=True, slots=True)
 class Digit:
     """A pair of constraints, `0 <= value - radix index < radix`, that leaves an index one value, `⌊value / radix⌋`."""

@@ -335,13 +335,6 @@ def simplify(program: Program, given: frozenset[str] = frozenset(), trace: list[
     return verify(live(state.program))
 
 
-def finish(state: State) -> Program:
-    """Name what rows share, and let scales join their sums: what is done last, and again after stabilisation."""
-    for action in (collect, name_invariants, absorb_scales):
-        state = replace_program(state, action(state))
-    return state.program
-
-
 def _step(rule: str, before: Program, after: Program) -> Step:
     old, new = set(before.equations), set(after.equations)
     return Step(

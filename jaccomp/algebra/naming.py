@@ -19,7 +19,6 @@ from jaccomp.program import (
     accesses,
     hoisted,
     map_terms,
-    reads,
 )
 
 CHEAP = 2  # operations of a row's value that may be put inside a sum, to meet what it cancels with
@@ -216,7 +215,3 @@ def absorb(program: Program, names: frozenset[str]) -> Program:
             break
     kept = [result.get(e.target, e) for e in program.equations if e.target not in gone]
     return program.with_equations(kept)
-
-
-def unread(program: Program, equation: Equation) -> bool:
-    return equation.target not in program.outputs and not any(equation.target in reads(e) for e in program.equations)
