@@ -315,14 +315,15 @@ class _Climb:
         _, tangents = self.push()
         pulled = self.pull()
         left = right = terms = 0.0
-        for (_, name), tangent in zip(self.outputs, tangents, strict=True):
-            if name in self.cotangents:
-                ct = self.cotangents[name]
-                left += float((ct * np.asarray(tangent, dtype=np.float64)).sum())
-                terms += float((abs(ct) * (truth.slope_terms[name] @ abs(self.weights))).sum())
-        for tensor, got in zip(self.spec.inputs, pulled, strict=True):
-            if tensor.dtype == "real":
-                right += float((np.asarray(got, dtype=np.float64) * self.tangents[tensor.name]).sum())
+        with np.errstate(all="ignore"):  # what the kernel got wrong is for the report to say
+            for (_, name), tangent in zip(self.outputs, tangents, strict=True):
+                if name in self.cotangents:
+                    ct = self.cotangents[name]
+                    left += float((ct * np.asarray(tangent, dtype=np.float64)).sum())
+                    terms += float((abs(ct) * (truth.slope_terms[name] @ abs(self.weights))).sum())
+            for tensor, got in zip(self.spec.inputs, pulled, strict=True):
+                if tensor.dtype == "real":
+                    right += float((np.asarray(got, dtype=np.float64) * self.tangents[tensor.name]).sum())
         return self.distance(np.asarray(left), np.asarray(right), np.asarray(terms), derivative=True)
 
     # Calls
