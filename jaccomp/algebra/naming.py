@@ -93,12 +93,10 @@ class Names:
     stem: str
     known: dict[tuple[object, ...], Tensor] = field(default_factory=dict)
     new: list[tuple[Tensor, Equation]] = field(default_factory=list)
-
-    @property
-    def shapes(self) -> dict[str, tuple[sp.Expr, ...]]:
-        return {t.name: t.shape for t in (*self.program.tensors, *(t for t, _ in self.new))}
+    shapes: dict[str, tuple[sp.Expr, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        self.shapes = {t.name: t.shape for t in self.program.tensors}
         for equation in self.program.equations:
             if equation.is_map:
                 tensor = self.program.tensor(equation.target)
@@ -110,8 +108,9 @@ class Names:
         shape = tuple(extents[a] for a in used)
         key = (body, shape)
         if key not in self.known:
-            taken = {t.name for t in self.program.tensors} | {t.name for t, _ in self.new}
-            name = next(f"{self.stem}{k}" for k in range(len(taken) + 1) if f"{self.stem}{k}" not in taken)
+            names = (f"{self.stem}{k}" for k in range(len(self.shapes) + 1))
+            name = next(one for one in names if one not in self.shapes)
+            self.shapes[name] = shape
             self.known[key] = Tensor(name, shape)
             self.new.append((self.known[key], Equation(name, AXES[: len(used)], (Term(body),))))
         return self.known[key][tuple(used)]
