@@ -19,13 +19,18 @@ from jaccomp.program import AXES, Program, accesses
 if TYPE_CHECKING:
     from jaccomp.layer import Layer
 
-ROLES_OF: dict[str, tuple[Role, ...]] = {"main": ("fwd", "bwd"), "tangent": ("jvp",), "whole": ("fwd", "bwd", "jvp")}
+ROLES_OF: dict[str, tuple[Role, ...]] = {
+    "main": ("forward", "fwd", "bwd"),
+    "tangent": ("jvp",),
+    "whole": ("forward", "fwd", "bwd", "jvp"),
+}
 
 
 def bundle(layer: Layer, part: str, dtypes: Sequence[str]) -> Bundle:
     """What the frame spells: with no dtypes, the programs alone."""
     halves = pipeline.halves(layer.derivation)
-    wanted = ROLES_OF[part]
+    # Where nothing is kept forward serves fwd; where something is, a kernel that never stores it is the faster forward.
+    wanted = tuple(role for role in ROLES_OF[part] if role != "fwd" or halves.residuals)
     programs: dict[Role, Program] = {"forward": halves.forward, "fwd": halves.fwd, "bwd": halves.bwd}
     if "jvp" in wanted:
         programs["jvp"] = pipeline.tangent(layer.prepared)

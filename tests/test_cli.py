@@ -93,7 +93,7 @@ STAGE_HOLDS = {
     "jvp": "t_y[n,",
     "stabilise": "max_",
     "kernel": "parallel",
-    "source": "cdef int fwd_f32(",
+    "source": "cdef int forward_f32(",
 }
 
 

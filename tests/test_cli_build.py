@@ -114,7 +114,7 @@ def test_sizes_and_dtypes_can_be_fixed(run: Run, tmp_path: Path) -> None:
     out = tmp_path / "out"
     assert run("build", "layernorm", "-o", out, "--source", "--bind", "eps=0.5", "--dtype", "float64")[0] == 0
     text = (out / "layernorm.pyx").read_text()
-    assert "fwd_f64(" in text and "fwd_f32(" not in text
+    assert "forward_f64(" in text and "forward_f32(" not in text
     assert "eps" not in text.split('"""')[1]
 
 
