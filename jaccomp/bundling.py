@@ -35,7 +35,6 @@ def bundle(layer: Layer, part: str, dtypes: Sequence[str]) -> Bundle:
     if "jvp" in wanted:
         programs["jvp"] = pipeline.tangent(layer.prepared)
     lowered: dict[Role, Kernel] = {role: lower(programs[role]) for role in wanted} if dtypes else {}
-    programs.update({role: kernel.program for role, kernel in lowered.items()})
     return Bundle(
         name=layer.name if part != "tangent" else f"{layer.name}_jvp",
         programs=programs,

@@ -165,13 +165,13 @@ def bundle(name: str, roles: tuple[str, ...] | None = None, dtypes: tuple[str, .
     """The layer's programs, lowered, with the kernels of `roles` (all there are by default)."""
     lowered = {role: lower(program) for role, program in programs(name).items()}
     built = [role for role in lowered if roles is None or role in roles]
-    forward = lowered["forward"].program
+    forward = programs(name)["forward"]
     formulas: Mapping[tuple[str, str], Formula] = {
         ("y", "x"): Formula('δ(n,m) "quoted" \\ rstd[n]', r"\delta_{nm}", "block diagonal"),
     }
     return Bundle(
         name=name,
-        programs={role: kernel.program for role, kernel in lowered.items()},  # type: ignore[misc]
+        programs=programs(name),  # type: ignore[arg-type]
         kernels={(role, dtype): emit_kernel(lowered[role], role, dtype) for role in built for dtype in dtypes},  # type: ignore[misc, arg-type]
         residuals=("r0",) if name == "rmsnorm" else (),
         formulas=formulas if name == "rmsnorm" else {},

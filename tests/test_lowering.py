@@ -17,6 +17,7 @@ from jaccomp.calculus.vjp import vjp
 from jaccomp.errors import StageError
 from jaccomp.lowering import lower
 from jaccomp.lowering.affine import bounds_of, flat_offset, is_mixed_radix, slope
+from jaccomp.lowering.collapse import collapse
 from jaccomp.lowering.ir import (
     Accumulate,
     Assign,
@@ -193,6 +194,41 @@ def test_an_elementwise_program_runs_over_one_flat_index() -> None:
     kernel = lower(cases.program("scale", (x, g, y), scalar_map("v0", 2, x[i, j] * g[()])))
     (nest,) = kernel.functions
     assert [loop.upper for loop in nest.parallel] == [(N * D,)]
+
+
+def test_axes_that_are_always_read_together_are_one_loop() -> None:
+    x, m, y = Tensor("x0", (N, D, H)), Tensor("v0", (N,)), Tensor("v1", (N, D, H))
+    i, j, k = AXES[:3]
+    mean = Equation("v0", (i,), (Term(x[i, b, c], (b, c), (*in_range(b, D), *in_range(c, H))),))
+    short = collapse(cases.program("centre", (x, m, y), mean, scalar_map("v1", 3, x[i, j, k] - m[i,])))
+    assert [t.shape for t in short.tensors] == [(N, D * H), (N,), (N, D * H)]
+    first, second = short.equations
+    assert first.terms == (Term(Access(x[()].base, i, b), (b,), in_range(b, D * H)),)
+    assert second.body == Access(x[()].base, i, j) - m[i,]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        Access(sp.Symbol("x0", real=True), i, j) + Access(sp.Symbol("x1", real=True), j),
+        Access(sp.Symbol("x0", real=True), i, j) * j,
+        Access(sp.Symbol("x0", real=True), i, j) + Access(sp.Symbol("x0", real=True), i, D - 1 - j),
+        Access(sp.Symbol("x2", real=True), i, j),
+        Access(sp.Symbol("x2", real=True), i, j + 1),
+    ],
+    ids=["broadcast", "position", "reversed", "part of a wider axis", "shifted"],
+)
+def test_axes_that_one_read_keeps_apart_stay_apart(body: sp.Expr) -> None:
+    tensors = Tensor("x0", (N, D)), Tensor("x1", (D,)), Tensor("x2", (N, D + 1)), Tensor("v0", (N, D))
+    program = cases.program("apart", tensors, scalar_map("v0", 2, body))
+    assert collapse(program).tensor("v0").shape == (N, D)
+
+
+def test_a_restricted_axis_stays_apart() -> None:
+    x, y = Tensor("x0", (N, D)), Tensor("v0", (N, D))
+    triangle = Equation("v0", (i, j), (Term(x[i, j], (), (Constraint(i - j),)),))
+    program = cases.program("triangle", (x, y), triangle)
+    assert collapse(program) == program
 
 
 def test_an_exponential_that_two_equations_take_is_computed_once() -> None:

@@ -9,9 +9,9 @@ import sympy as sp
 from jaccomp.lowering.affine import bounds_of, index_set
 from jaccomp.lowering.again import compute_again
 from jaccomp.lowering.classes import classes
+from jaccomp.lowering.collapse import collapse
 from jaccomp.lowering.contraction import extend_labels, name_operands, split_terms
 from jaccomp.lowering.demand import narrow
-from jaccomp.lowering.flatten import flatten
 from jaccomp.lowering.hoist import hoist
 from jaccomp.lowering.inline import inline
 from jaccomp.lowering.ir import Block, Buffer, Function, Kernel, Partial, verify
@@ -29,7 +29,7 @@ TYPICAL = 64
 
 def lower(program: Program) -> Kernel:
     """The kernel that computes a program: equations solved for loops, fused, tiled, stored and split over threads."""
-    base = split_terms(flatten(rename_bounds(live(program))))
+    base = split_terms(collapse(rename_bounds(live(program))))
     kernels = [_best(inline(name_operands(base, outer=True)))]
     if any("_left" in b.name for b in kernels[0].temporaries):
         kernels.append(_best(inline(name_operands(base, outer=False))))
