@@ -34,6 +34,7 @@ from jaccomp.lowering.ir import (
     walk,
 )
 from jaccomp.lowering.statements import statements
+from jaccomp.lowering.unravel import unravel
 from jaccomp.notation import Access
 from jaccomp.program import (
     AXES,
@@ -229,6 +230,59 @@ def test_a_restricted_axis_stays_apart() -> None:
     triangle = Equation("v0", (i, j), (Term(x[i, j], (), (Constraint(i - j),)),))
     program = cases.program("triangle", (x, y), triangle)
     assert collapse(program) == program
+
+
+def grouped(equation: Equation, *more: Tensor) -> Program:
+    """A program over x0[n, g*K + k] and one statistic of each group."""
+    tensors = (Tensor("x0", (N, D * H)), *more)
+    return cases.program("grouped", tensors, equation)
+
+
+def test_an_axis_that_is_read_by_digits_is_two_axes() -> None:
+    x, m = Tensor("x0", (N, D * H)), Tensor("v0", (N, D))
+    mean = Equation("v0", (i, j), (Term(x[i, b + j * H], (b,), in_range(b, H)),))
+    long = unravel(grouped(mean, m))
+    assert long.tensor("x0").shape == (N, D, H)
+    assert long.equations[0].terms == (Term(x[i, j, b], (b,), in_range(b, H)),)
+
+
+def test_the_group_that_an_index_lies_in_is_its_first_digit() -> None:
+    x, m, y = Tensor("x0", (N, D * H)), Tensor("x1", (N, D)), Tensor("v0", (N, D * H))
+    group = (*in_range(b, D), Constraint(j - b * H), Constraint(b * H + H - 1 - j))
+    centred = Equation("v0", (i, j), (Term(x[i, j] - m[i, b], (b,), group),))
+    long = unravel(grouped(centred, m, y))
+    k = AXES[2]
+    assert [t.shape for t in long.tensors] == [(N, D, H), (N, D), (N, D, H)]
+    assert long.equations == (scalar_map("v0", 3, x[i, j, k] - m[i, j]),)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        Access(sp.Symbol("x0", real=True), i, b + j * H) * Access(sp.Symbol("x0", real=True), i, j),
+        Access(sp.Symbol("x0", real=True), i, b + j),
+        Access(sp.Symbol("x0", real=True), i, D * H - 1 - b - j * H),
+    ],
+    ids=["a part of it as well", "a window", "reversed"],
+)
+def test_an_axis_that_one_read_takes_otherwise_stays_one(body: sp.Expr) -> None:
+    equation = Equation("v0", (i, j), (Term(body, (b,), in_range(b, H)),))
+    program = grouped(equation, Tensor("v0", (N, D)))
+    assert unravel(program) == program
+
+
+def test_statements_that_run_seldom_do_not_choose_the_loops() -> None:
+    """A statistic of each group would rather have the groups innermost, but is one of many thousand iterations."""
+    x, m, s, y = Tensor("x0", (N, D, H, H)), Tensor("v0", (N, D)), Tensor("v1", (D,)), Tensor("v2", (N, D, H, H))
+    h, w = AXES[2:4]
+    over = (*in_range(b, H), *in_range(c, H))
+    mean = Equation("v0", (i, j), (Term(x[i, j, b, c], (b, c), over),))
+    total = Equation("v1", (i,), (Term(x[b, i, c, bound_symbol(2)], (b, c, bound_symbol(2)),
+                                      (*in_range(b, N), *in_range(c, H), *in_range(bound_symbol(2), H))),))  # fmt: skip
+    centred = scalar_map("v2", 4, x[i, j, h, w] - m[i, j])
+    program = replace(cases.program("stats", (x, m, s, y), mean, total, centred), outputs=("v1", "v2"))
+    (nest,) = lower(program).functions
+    assert [(loop.mode, loop.upper) for loop in nest.parallel] == [("parallel", (D,))]
 
 
 def test_an_exponential_that_two_equations_take_is_computed_once() -> None:

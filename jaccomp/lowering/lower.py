@@ -22,6 +22,7 @@ from jaccomp.lowering.statements import Statement, statements
 from jaccomp.lowering.storage import Layout, layouts, node_accesses, place
 from jaccomp.lowering.tidy import Promotion, guarded, needs_of
 from jaccomp.lowering.tiling import Loops
+from jaccomp.lowering.unravel import unravel
 from jaccomp.program import Program, live, reads
 
 TYPICAL = 64
@@ -29,7 +30,7 @@ TYPICAL = 64
 
 def lower(program: Program) -> Kernel:
     """The kernel that computes a program: equations solved for loops, fused, tiled, stored and split over threads."""
-    base = split_terms(collapse(rename_bounds(live(program))))
+    base = split_terms(collapse(unravel(rename_bounds(live(program)))))
     kernels = [_best(inline(name_operands(base, outer=True)))]
     if any("_left" in b.name for b in kernels[0].temporaries):
         kernels.append(_best(inline(name_operands(base, outer=False))))

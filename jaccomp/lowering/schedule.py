@@ -28,6 +28,9 @@ from jaccomp.lowering.ir import (
 from jaccomp.lowering.statements import Statement
 from jaccomp.lowering.tiling import Loops
 
+FEW = 64
+"""A statement with this many times fewer iterations than another has no say in which loop is innermost."""
+
 
 @dataclass(frozen=True, slots=True)
 class Nest:
@@ -149,6 +152,8 @@ class Scheduler:
         """May the loop run one iteration at a time, without taking rows from a product or vectors from a loop?"""
         if all(len(s.loops) == 1 for s in statements) or not self.loops.run_over_one_range(statements, cls):
             return False
+        work = {s: self.loops.iterations(s) for s in statements}
+        most = max(work.values())
         for statement in statements:
             index = self.loops.index(statement, cls)
             product = statement.product
@@ -156,7 +161,7 @@ class Scheduler:
                 run = next((r for r in (product.m, product.n, product.k) if index in r), ())
                 if run and (len(run) == 1 or index == run[-1] or index in product.k):
                     return False
-            elif len(statement.loops) > 1 and index == innermost(statement):
+            elif len(statement.loops) > 1 and index == innermost(statement) and work[statement] * FEW >= most:
                 return False
         return True
 

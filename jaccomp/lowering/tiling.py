@@ -7,6 +7,7 @@ Input: statements that may share a loop, and its class. Output: the loop without
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -59,6 +60,17 @@ class Loops:
 
     def value(self, expr: sp.Expr) -> float:
         return float(sp.sympify(expr, strict=True).xreplace(dict(self.typical)).evalf())
+
+    def iterations(self, statement: Statement) -> float:
+        """How often a statement runs at representative sizes; for ever if its ranges depend on each other."""
+        total = 1.0
+        for index in statement.loops:
+            bounds = loop_bounds(statement, index)
+            if bounds is None:
+                return math.inf
+            extent = sp.expand(bounds[1][0] - bounds[0][0]).xreplace(dict(self.typical))
+            total *= float(extent) if extent.is_number else math.inf
+        return total
 
     def index(self, statement: Statement, cls: sp.Symbol) -> sp.Symbol:
         index = self.classes.loop(statement, cls)
