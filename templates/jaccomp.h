@@ -449,3 +449,26 @@ static inline void jc_stream_f32(float *restrict dst, const float *restrict src,
 static inline void jc_stream_f64(double *restrict dst, const double *restrict src, ptrdiff_t n) { memcpy(dst, src, (size_t)n * sizeof *src); }
 static inline void jc_stream_fence(void) {}
 #endif
+
+/* Set a run of n values: past the cache if it is larger than a core's own, for little of it would still be there when it is read. */
+#define JC_FILL_STREAMED 2097152
+#if defined(JC_STREAM_BYTES)
+#define JC_FILL(suffix, real, store)                                                                                              \
+    static inline void jc_fill_##suffix(real *dst, ptrdiff_t n, real value) {                                                     \
+        const ptrdiff_t width = JC_STREAM_BYTES / sizeof value;                                                                   \
+        ptrdiff_t i = 0;                                                                                                          \
+        if (n >= (ptrdiff_t)(JC_FILL_STREAMED / sizeof value)) {                                                                  \
+            const jc_vector_##suffix whole = value - (jc_vector_##suffix){0};                                                     \
+            for (; i < n && ((uintptr_t)(dst + i) & 63); ++i) dst[i] = value;                                                     \
+            for (; i + width <= n; i += width) store(dst + i, whole);                                                             \
+            jc_stream_fence();                                                                                                    \
+        }                                                                                                                         \
+        for (; i < n; ++i) dst[i] = value;                                                                                        \
+    }
+JC_FILL(f32, float, JC_STREAM_F32)
+JC_FILL(f64, double, JC_STREAM_F64)
+#undef JC_FILL
+#else
+static inline void jc_fill_f32(float *dst, ptrdiff_t n, float value) { for (ptrdiff_t i = 0; i < n; ++i) dst[i] = value; }
+static inline void jc_fill_f64(double *dst, ptrdiff_t n, double value) { for (ptrdiff_t i = 0; i < n; ++i) dst[i] = value; }
+#endif

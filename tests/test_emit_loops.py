@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -413,3 +414,9 @@ def test_a_loop_from_zero_and_a_call_name_only_what_they_need() -> None:
     assert "range(0, " not in text
     block = next(line for line in text.splitlines() if "_block_f32(" in line and line.startswith("cdef"))
     assert "Py_ssize_t s1" in block and "Py_ssize_t s0" not in block
+
+
+def test_a_run_of_zeros_is_one_call() -> None:
+    text = emit_kernel(lower(vjp(embedding())), "bwd", "f32")
+    calls = re.findall(r"jc_fill_f32\((.*)\)", text)
+    assert len(calls) == 1 and calls[0].endswith(", 0") and "_last - " in calls[0]

@@ -34,6 +34,7 @@ from jaccomp.lowering.ir import (
     walk,
 )
 from jaccomp.lowering.statements import statements
+from jaccomp.lowering.tiling import OWNED_ELEMENTS
 from jaccomp.lowering.unravel import unravel
 from jaccomp.notation import Access
 from jaccomp.program import (
@@ -44,6 +45,7 @@ from jaccomp.program import (
     Tensor,
     Term,
     bound_symbol,
+    equal,
     in_range,
     scalar_map,
     size_symbol,
@@ -167,10 +169,29 @@ def test_an_activation_follows_its_product_tile_by_tile() -> None:
     assert any(isinstance(n, Contract) for n in walk(nest.body))
 
 
-def test_a_scatter_runs_in_parallel_only_over_bare_axes() -> None:
-    kernel = lower(vjp(cases.embedding()))
+def test_a_tile_of_rows_owns_what_is_scattered_to_them() -> None:
+    """Each tile is zeroed in one run, and goes through all the ids for those that name a row of it."""
+    (nest,) = lower(vjp(cases.embedding())).functions
+    (tile,) = nest.parallel
+    assert (tile.mode, tile.upper) == ("tile", (cases.K,))
+    assert str(tile.step) == f"CeilDiv({OWNED_ELEMENTS}, {D})"
+    zero, rows = nest.body.nodes
+    assert isinstance(zero, Loop) and (zero.lower, zero.upper) == ((tile.index,), (tile.stop,))
+    assert isinstance(rows, Loop) and rows.upper == (N,)
+    (guard,) = rows.body.nodes
+    place = Access(sp.Symbol("x0", integer=True), rows.index)
+    assert isinstance(guard, Guard)
+    assert guard.constraints == (Constraint(place - tile.index), Constraint(tile.stop - 1 - place))
+    assert any(isinstance(n, Scatter) for n in walk(guard))
+
+
+def test_a_scatter_of_single_elements_runs_in_parallel_only_over_bare_axes() -> None:
+    """Counting ids: a row is one element, and so little work that going through all the ids for a tile is more."""
+    ids, count = Tensor("x0", (N, H), "int64"), Tensor("v0", (N, D))
+    term = Term(sp.S.One, (b,), (*in_range(b, H), equal(ids[i, b], j)))
+    kernel = lower(cases.program("count", (ids, count), Equation("v0", (i, j), (term,))))
     nest = next(f for f in kernel.functions if any(isinstance(n, Scatter) for n in walk(f.body)))
-    assert [loop.upper for loop in nest.parallel] == [(D,)]
+    assert [loop.upper for loop in nest.parallel] == [(N,)]
 
 
 def test_a_strided_convolution_bounds_its_loops_when_it_runs() -> None:

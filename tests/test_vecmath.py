@@ -95,6 +95,7 @@ def source() -> str:
         for name in BINARY:
             lines.append(f"OUT {name}_{s}{head}const {t} *restrict z, {loop.format(f'jc_{name}_{s}(x[i], z[i])')}")
         lines.append(f"OUT stream_{s}{head}ptrdiff_t n) {{ jc_stream_{s}(y, x, n); jc_stream_fence(); }}")
+        lines.append(f"OUT fill_{s}({t} *y, ptrdiff_t n, double value) {{ jc_fill_{s}(y, n, value); }}")
     for name in ("floordiv", "ceildiv", "mod", "min", "max"):
         lines.append(f"OUT int_{name}(ptrdiff_t *y, ptrdiff_t a, ptrdiff_t b) {{ *y = jc_{name}(a, b); }}")
     return "\n".join(lines) + "\n"
@@ -301,6 +302,20 @@ def test_streaming_copies_exactly_the_line(library: ctypes.CDLL, kind: str, offs
         getattr(library, f"stream_{kind}")(*pointers, ctypes.c_ssize_t(n))
         np.testing.assert_array_equal(target, source_line)
         assert np.count_nonzero(out) == n
+
+
+@pytest.mark.parametrize("kind", TYPES)
+@pytest.mark.parametrize("offset", [0, 1, 5])
+@pytest.mark.parametrize("value", [0.0, -np.inf])
+def test_filling_sets_exactly_the_run(library: ctypes.CDLL, kind: str, offset: int, value: float) -> None:
+    streamed = (1 << 21) // np.dtype(TYPES[kind]).itemsize
+    for n in (0, 1, 31, 200, streamed - 1, streamed, streamed + 77):
+        out = np.ones(n + 40, TYPES[kind])
+        target = out[offset : offset + n]
+        fill = getattr(library, f"fill_{kind}")
+        fill(ctypes.c_void_p(target.ctypes.data), ctypes.c_ssize_t(n), ctypes.c_double(value))
+        assert np.all(target == value)
+        assert np.count_nonzero(out == 1) == 40
 
 
 def test_loading_leaves_subnormals_alive(library: ctypes.CDLL) -> None:

@@ -49,6 +49,8 @@ def _function(name: str) -> list[str]:
     whole = "int32_t" if kind == "float" else "int64_t"
     if stem in ORDER:
         return [ORDER[stem].format(name=name, real=kind, whole=whole)]
+    if stem == "fill":
+        return [f"void {name}({kind} *, Py_ssize_t, {kind})"]
     if stem == "gemm":
         sizes = "Py_ssize_t, Py_ssize_t, Py_ssize_t"
         operand = f"const {kind} *, Py_ssize_t"

@@ -191,7 +191,7 @@ class Nest:
         found: set[sp.Basic] = set(used)
         for position, loop in enumerate(self.function.parallel):
             counted = position > 0 or loop.stop is not None  # only the first of plain loops needs no length
-            for bound in (*loop.lower, *(loop.upper if counted else ())):
+            for bound in (*loop.lower, *(loop.upper if counted else ()), loop.step):
                 found |= bound.free_symbols
         for shift in self.shifts.values():
             found |= shift.free_symbols
@@ -251,12 +251,13 @@ class Nest:
                 text = f"{text} % {self._count(loop)}" if later else f"flat % {self._count(loop)}"
             name = self.symbols[loop.index]
             lower = self.spelling.bound(loop.lower, largest=True)
+            step = self.spelling.integer(loop.step, ATOM)
             if loop.stop is not None:
-                text = f"{text} * {loop.step}" if text == "flat" else f"({text}) * {loop.step}"
+                text = f"{text} * {step}" if text == "flat" else f"({text}) * {step}"
             lines.append(f"{name} = {text}" if lower == "0" else f"{name} = {lower} + {text}")
             if loop.stop is not None:
                 upper = self.spelling.bound(loop.upper, largest=False)
-                lines.append(f"{self.symbols[loop.stop]} = jc_min({name} + {loop.step}, {upper})")
+                lines.append(f"{self.symbols[loop.stop]} = jc_min({name} + {step}, {upper})")
         return lines
 
     def _count(self, loop: Loop) -> str:
@@ -264,7 +265,7 @@ class Nest:
         extent = f"({upper})" if lower == "0" else f"({upper} - ({lower}))"
         if re.fullmatch(r"\(\w+\)", extent):
             extent = extent[1:-1]
-        return extent if loop.stop is None else f"jc_ceildiv({extent}, {loop.step})"
+        return extent if loop.stop is None else f"jc_ceildiv({extent}, {self.spelling.integer(loop.step)})"
 
     def _length(self, loop: Loop) -> str:
         """The number of iterations, never negative."""

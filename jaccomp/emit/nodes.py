@@ -135,12 +135,45 @@ class Row:
             sign="" if largest else "-",
         )
 
+    def _fill(self, loop: Loop, top: bool) -> str | None:
+        """Loops that only set a run of places to one number, as one call."""
+        indices: list[sp.Symbol] = []
+        extents: dict[sp.Symbol, sp.Expr] = {}
+        start: dict[sp.Expr, sp.Expr] = {}
+        node: Node = loop
+        while isinstance(node, Loop):
+            if node.stop is not None or len(node.lower) != 1 or len(node.upper) != 1 or len(node.body.nodes) != 1:
+                return None
+            indices.append(node.index)
+            start[node.index] = node.lower[0]
+            extents[node.index] = sp.expand(node.upper[0] - node.lower[0])
+            (node,) = node.body.nodes
+        if (
+            not isinstance(node, Assign)
+            or not node.value.is_number
+            or node.target.is_integer
+            or not node.target.indices
+        ):
+            return None
+        offset = sp.expand(self.inner_offset(node.target))
+        if offset.has(Access) or run_stride(offset, indices, extents) != 1:
+            return None
+        name, at = self.symbols[sp.Symbol(node.target.name)], sp.expand(offset.xreplace(start))
+        return render(
+            "fill.pyx.j2",
+            comments=self.scope.comments([node.equation] if top and node.equation is not None else []),
+            dtype=self.dtype,
+            target=name if at == 0 else f"{name} + {self.spelling.integer(at, ADD)}",
+            count=self.spelling.integer(sp.Mul(*extents.values())),
+            value=self.spelling.real(node.value),
+        )
+
     def _range(self, loop: Loop) -> str:
         lower, upper = self.spelling.bound(loop.lower, largest=True), self.spelling.bound(loop.upper, largest=False)
         return upper if lower == "0" else f"{lower}, {upper}"
 
     def _loop(self, loop: Loop, top: bool) -> str:
-        found = self._extremum(loop, top)
+        found = self._extremum(loop, top) or self._fill(loop, top)
         if found is not None:
             return found
         equations = [n.equation for n in walk(loop) if isinstance(n, LEAVES) and n.equation is not None]
@@ -153,8 +186,9 @@ class Row:
         if loop.stop is None:
             return render("loop.pyx.j2", **values, range=self._range(loop))
         lower, upper = self.spelling.bound(loop.lower, largest=True), self.spelling.bound(loop.upper, largest=False)
-        last = f"jc_min({values['index']} + {loop.step}, {upper})"
-        bounds = {"lower": lower, "upper": upper, "step": str(loop.step)}
+        step = self.spelling.integer(loop.step)
+        last = f"jc_min({values['index']} + {step}, {upper})"
+        bounds = {"lower": lower, "upper": upper, "step": step}
         return render("tile.pyx.j2", **values, **bounds, stop=self.symbols[loop.stop], last=last)
 
     def _run(self, run: Sequence[Leaf]) -> list[str]:

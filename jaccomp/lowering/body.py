@@ -55,7 +55,11 @@ class Body:
         return Block(tuple(nodes))
 
     def _is_leaf(self, statement: Statement) -> bool:
-        return not statement.loops or statement.product is not None
+        return not statement.loops or statement.product is not None or self._is_settled(statement)
+
+    def _is_settled(self, statement: Statement) -> bool:
+        """Is it known which row the data chooses?"""
+        return statement.chosen is not None and not index_set(statement.chosen[1], statement.loops)
 
     def _may_tile(self, items: Sequence[Statement]) -> bool:
         return any(self._tile_candidates(s) for s in items)
@@ -125,7 +129,7 @@ class Body:
         best: tuple[tuple[int, int], sp.Symbol] | None = None
 
         def joins(statement: Statement, index: sp.Symbol) -> bool:
-            if statement.product is not None:
+            if statement.product is not None or (statement.chosen is not None and index == statement.chosen[0]):
                 return False
             return len(statement.loops) == 1 or index != innermost(statement)
 
@@ -148,7 +152,22 @@ class Body:
         nodes.append(replace(loop, body=self.block(inner)))
         return nodes, list(parts.after)
 
+    def _in_row(self, statement: Statement) -> Node:
+        """What is scattered to one row, where it lies in the tile."""
+        assert statement.chosen is not None
+        row, place = statement.chosen
+        tests = tuple(c for c in statement.domain if row in c.expr.free_symbols)
+        inside = replace(
+            statement.over({row: place}),
+            loops=tuple(i for i in statement.loops if i != row),
+            domain=tuple(c for c in statement.domain if c not in tests),
+            chosen=None,
+        )
+        return Guard(self.block([inside]), tuple(c.over({row: place}) for c in tests))
+
     def _leaf(self, statement: Statement) -> Node:
+        if self._is_settled(statement):
+            return self._in_row(statement)
         node = self._product(statement) if statement.product is not None else self._plain(statement)
         tests = (*statement.guards, *statement.domain) if statement.product is None else statement.guards
         return Guard(Block((node,)), tests) if tests else node

@@ -149,6 +149,8 @@ def innermost(statement: Statement) -> sp.Symbol | None:
     chosen: sp.Symbol | None = None
     weighted = [(a, 1) for a in statement.reads() if a.name != statement.target.name] + [(statement.target, 2)]
     for position, index in enumerate(statement.loops):
+        if statement.chosen is not None and index == statement.chosen[0]:
+            continue
         score, slides = 0, False
         for access, weight in weighted:
             if not access.indices:

@@ -146,6 +146,8 @@ def _work(nest: Nest) -> sp.Expr:
     for statement in nest.statements:
         extent: sp.Expr = sp.S.One
         for index in statement.loops:
+            if statement.chosen is not None and index == statement.chosen[0]:
+                continue
             others = [i for i in statement.loops if i != index]
             alone = [c for c in statement.domain if not index_set(c.expr, others)]
             lower, upper = bounds_of(index, alone)

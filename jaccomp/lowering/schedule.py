@@ -149,7 +149,12 @@ class Scheduler:
         return Nest(tuple(parallel), body, across, inside)
 
     def _runs_plain(self, statements: Sequence[Statement], cls: sp.Symbol) -> bool:
-        """May the loop run one iteration at a time, without taking rows from a product or vectors from a loop?"""
+        """May the loop run one iteration at a time, without taking rows from a product or vectors from a loop?
+
+        One that data chooses may not: each of its tiles goes through all the data.
+        """
+        if any(s.chosen is not None and self.loops.index(s, cls) == s.chosen[0] for s in statements):
+            return False
         if all(len(s.loops) == 1 for s in statements) or not self.loops.run_over_one_range(statements, cls):
             return False
         work = {s: self.loops.iterations(s) for s in statements}

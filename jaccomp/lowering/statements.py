@@ -57,6 +57,8 @@ class Statement:
     """`target (op)= value` for all `loops` in `domain` (affine inequalities) where `guards` hold.
 
     `loops` are unique to the statement. `injective`: no two iterations over the loops in the target's indices meet.
+    `chosen` = (row, place): the loop `row` runs at `place` alone, which data chooses. A tile of it can own what is
+    scattered to its rows.
     """
 
     target: Access
@@ -71,6 +73,7 @@ class Statement:
     needs: tuple[str, ...] = ()
     extra: tuple[sp.Expr, ...] = ()
     product: Product | None = None
+    chosen: tuple[sp.Symbol, sp.Expr] | None = None
 
     def over(self, where: Mapping[sp.Expr, sp.Expr]) -> Statement:
         product = self.product
@@ -83,6 +86,9 @@ class Statement:
                 _renamed(product.k, where),
                 product.alpha.xreplace(where),
             )
+        chosen = self.chosen
+        if chosen is not None:
+            chosen = (*_renamed(chosen[:1], where), chosen[1].xreplace(where))
         return replace(
             self,
             target=self.target.xreplace(where),
@@ -92,6 +98,7 @@ class Statement:
             guards=tuple(c.over(where) for c in self.guards),
             extra=tuple(e.xreplace(where) for e in self.extra),
             product=product,
+            chosen=chosen,
         )
 
     @property
@@ -101,7 +108,7 @@ class Statement:
     def reads(self) -> tuple[Access, ...]:
         """Every access it reads; an accumulation reads its own target."""
         found: dict[Access, None] = {}
-        expressions: list[sp.Expr] = [self.value, *self.extra]
+        expressions: list[sp.Expr] = [self.value, *self.extra, *(self.chosen or ())]
         expressions += [c.expr for c in (*self.domain, *self.guards)]
         expressions += list(self.target.indices)
         if self.action in ("accumulate", "select"):
@@ -148,7 +155,7 @@ def _equation(program: Program, equation: Equation) -> tuple[list[Statement], li
     solved = [solve(equation, term, given) for term in equation.terms]
 
     def make(one: Solved, assign: bool) -> Statement:
-        return Statement(
+        made = Statement(
             Access(base, *one.store),
             "assign" if assign else "accumulate",
             equation.reducer,
@@ -159,6 +166,7 @@ def _equation(program: Program, equation: Equation) -> tuple[list[Statement], li
             one.injective,
             equation,
         )
+        return made if assign or one.injective else _by_rows(made, target)
 
     def fill(of: Access, value: sp.Expr) -> Statement:
         return Statement(of, "assign", equation.reducer, value, equation.axes, given, (), True, equation)
@@ -174,6 +182,27 @@ def _equation(program: Program, equation: Equation) -> tuple[list[Statement], li
     first = fill(Access(base, *equation.axes), IDENTITY[equation.reducer])
     alone = len(solved) == 1 and solved[0].injective and all(_stores(solved[0], i) for i in solved[0].loops)
     return [first, *(make(one, assign=alone) for one in solved)], []
+
+
+def _by_rows(statement: Statement, target: Tensor) -> Statement:
+    """A scatter of whole rows with the row as a loop.
+
+    table[ids[n], d] += y[n, d]  for n, d     ->   table[v, d] += y[n, d]  for n, d, v = ids[n]
+    """
+    indices = statement.target.indices
+    data = [axis for axis, e in enumerate(indices) if e.has(Access)]
+    if len(data) != 1 or indices[-1] not in statement.loops:
+        return statement
+    (axis,) = data
+    row, place, inside = index_symbol(f"row{axis}"), indices[axis], in_range(indices[axis], target.shape[axis])
+    return replace(
+        statement,
+        target=statement.target.xreplace({place: row}),
+        loops=(*statement.loops, row),
+        domain=(*statement.domain, *in_range(row, target.shape[axis])),
+        guards=tuple(g for g in statement.guards if g not in inside),
+        chosen=(row, place),
+    )
 
 
 def _stores(one: Solved, index: sp.Symbol) -> bool:

@@ -103,7 +103,7 @@ def _contracted(tensor: Tensor, found: Sequence[Access], loops: Loops) -> Layout
         start = next(iter(tiles)) if len(tiles) == 1 else None
         axes.append(axis)
         starts.append(sp.S.Zero if start is None else start)
-        shape.append(extent if start is None else sp.Integer(loops.tiles[start][1]))
+        shape.append(extent if start is None else loops.tiles[start][1])
     place = "scratch" if axes else "local"
     return Layout(Buffer(tensor.name, tuple(shape), place, tensor.dtype), tuple(axes), tuple(starts))  # type: ignore[arg-type]
 

@@ -18,6 +18,7 @@ from jaccomp.lowering.classes import Classes
 from jaccomp.lowering.fusion import Bounds, loop_bounds
 from jaccomp.lowering.ir import (
     Block,
+    CeilDiv,
     Loop,
 )
 from jaccomp.lowering.statements import Statement
@@ -28,6 +29,8 @@ CHAIN_TILE = 64
 PRODUCT_TILE = 256
 VECTOR_TILE = 4096
 COLUMN_TILE = 64
+OWNED_ELEMENTS = 1 << 19
+"""What the rows of a tile hold that others are scattered into: few tiles, as each goes through all the data."""
 LEAST_TILE = 8
 TILE_ELEMENTS = 1 << 20
 """What the rows of one tile may hold where sizes are as the layer says is typical; a tile has at least `LEAST_TILE`."""
@@ -41,7 +44,7 @@ class Loops:
         self.shapes = shapes
         self.typical = typical
         self.fresh = 0
-        self.tiles: dict[sp.Symbol, tuple[sp.Symbol, int]] = {}
+        self.tiles: dict[sp.Symbol, tuple[sp.Symbol, sp.Expr]] = {}
         self.in_tile: dict[sp.Symbol, sp.Symbol] = {}
         self.hints: dict[sp.Symbol, tuple[str, int, str]] = {}
 
@@ -65,6 +68,8 @@ class Loops:
         """How often a statement runs at representative sizes; for ever if its ranges depend on each other."""
         total = 1.0
         for index in statement.loops:
+            if statement.chosen is not None and index == statement.chosen[0]:
+                continue
             bounds = loop_bounds(statement, index)
             if bounds is None:
                 return math.inf
@@ -123,7 +128,7 @@ class Loops:
             )
             cut = (Constraint(index - start), Constraint(stop - 1 - index))
             inner.append(replace(statement, domain=(*cut, *kept)))
-        loop = Loop(start, bounds[0], bounds[1], Block(()), "tile", sp.Integer(size), stop)
+        loop = Loop(start, bounds[0], bounds[1], Block(()), "tile", size, stop)
         return loop, tuple(inner)
 
     def _range(self, statements: Sequence[Statement], cls: sp.Symbol) -> Bounds:
@@ -147,7 +152,16 @@ class Loops:
         fit = TILE_ELEMENTS // int(max(rows, default=1))
         return max(LEAST_TILE, 1 << max(fit, 1).bit_length() - 1)
 
-    def _tile_size(self, statements: Sequence[Statement], cls: sp.Symbol) -> int:
+    def _tile_size(self, statements: Sequence[Statement], cls: sp.Symbol) -> sp.Expr:
+        for s in statements:
+            if s.chosen is not None and self.index(s, cls) == s.chosen[0]:
+                row = self.index(s, cls)
+                shape = self.shapes[s.target.name]
+                others = [e for e, at in zip(shape, s.target.indices, strict=True) if at != row]
+                return CeilDiv(sp.Integer(OWNED_ELEMENTS), sp.Mul(*others))
+        return sp.Integer(self._tile_rows(statements, cls))
+
+    def _tile_rows(self, statements: Sequence[Statement], cls: sp.Symbol) -> int:
         products = {s.target.name for s in statements if s.product is not None}
         if products:
             chained = any(products & {a.name for a in s.reads()} for s in statements)
