@@ -109,6 +109,21 @@ def coefficient(expr: sp.Expr, index: sp.Symbol) -> sp.Expr:
     return expand(expr).coeff(index)
 
 
+def at_most_one(term: Term, index: sp.Symbol) -> bool:
+    """Does the domain leave at most one value to the index? A sufficient test.
+
+    index = e;  0 <= c - K index < K
+    """
+    slopes = [(c, coefficient(c.expr, index)) for c in term.domain if index in c.expr.free_symbols]
+    if any(c.equality and slope in (1, -1) for c, slope in slopes):
+        return True
+    return any(
+        slope == -other_slope and _is_nonnegative(form(slope - 1 - one.expr - other.expr))
+        for one, slope in slopes
+        for other, other_slope in slopes
+    )
+
+
 def solve_equalities(term: Term, given: Sequence[Constraint]) -> Term | None:
     """Substitute every affine equality with a unit coefficient on a bound index; None if the domain is plainly empty.
 

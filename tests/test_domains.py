@@ -8,7 +8,7 @@ import random
 import pytest
 import sympy as sp
 
-from jaccomp.domains import extremes, form, hull, position, proves, solve_equalities, without_implied
+from jaccomp.domains import at_most_one, extremes, form, hull, position, proves, solve_equalities, without_implied
 from jaccomp.errors import StageError
 from jaccomp.program import AXES, Constraint, Term, at_least, bound_symbol, equal, in_range, size_symbol, value_symbol
 
@@ -116,3 +116,18 @@ def test_the_position_of_an_extremum_counts_its_indices_in_their_order() -> None
     assert position(one, ()) == b
     two = Term(ZERO, (b, d), (*in_range(b, s), *in_range(d, S, -1)))
     assert sp.expand(position(two, ()) - (b * (S + 1) + d + 1)) == 0
+
+
+@pytest.mark.parametrize(
+    ("domain", "holds"),
+    [
+        ((at_least(i, b * s), at_least(b * s + s - 1, i)), True),
+        ((at_least(i, b * s), at_least(b * s + s, i)), False),
+        ((at_least(i, 2 * b), at_least(2 * b + 1, i)), True),
+        ((at_least(i, b), at_least(b + 1, i)), False),
+        ((*in_range(b, S), equal(b, i - 1)), True),
+        (in_range(b, S), False),
+    ],
+)
+def test_an_index_has_at_most_one_value(domain: tuple[Constraint, ...], holds: bool) -> None:
+    assert at_most_one(Term(ZERO, (b,), domain), b) is holds

@@ -66,6 +66,14 @@ def test_the_kernels_of_a_vjp_keep_no_more_than_a_tenth_of_their_results_and_til
             check(kernel, case)
 
 
+@pytest.mark.parametrize("name", ["layernorm", "rmsnorm", "batchnorm", "instancenorm", "groupnorm"])
+def test_a_normalisation_keeps_statistics_alone(name: str) -> None:
+    made = halves(derive(prepare(layers.get(name).spec)))
+    values = extents(made.fwd, "typical")
+    (largest, *_) = arrays(made.fwd, *made.fwd.inputs)
+    assert elements(values, *arrays(made.fwd, *made.residuals)) <= 0.05 * elements(values, largest)
+
+
 MEASURE = """
 import re
 from pathlib import Path

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 import sympy as sp
 
 from jaccomp.algebra.cost import typical_values
+from jaccomp.domains import at_most_one
 from jaccomp.program import Equation, Program, live, reads
 
 
@@ -87,10 +88,13 @@ def _choose(
 
 
 def _is_kept(joint: Program, equation: Equation, values: Mapping[sp.Expr, sp.Expr], inputs: tuple[str, ...]) -> bool:
-    """A reduction, unless it is of a higher degree in some size than every array of the layer; a named row value."""
+    """A reduction, unless it is of a higher degree in some size than every array of the layer; a named row value.
+
+    A sum over what is one value at most is no reduction: the statistic of the group that a channel lies in.
+    """
     arrays = [joint.tensor(name).shape for name in (*inputs, *joint.outputs)]
     shape = joint.tensor(equation.target).shape
-    if equation.reducer != "sum" or any(t.bound for t in equation.terms):
+    if equation.reducer != "sum" or any(not at_most_one(t, b) for t in equation.terms for b in t.bound):
         return all(_degree(shape, s) <= max(_degree(other, s) for other in arrays) for s in joint.sizes)
     largest = max((_elements(joint, name, values) for name in (*inputs, *joint.outputs)), default=1.0)
     return equation.target in joint.labels.names and _elements(joint, equation.target, values) * 4 <= largest
