@@ -450,6 +450,17 @@ static inline void jc_stream_f64(double *restrict dst, const double *restrict sr
 static inline void jc_stream_fence(void) {}
 #endif
 
+/* Copy a run of n values into an array of `whole`: past the cache if the array outgrows it, else by plain stores. A fence as above. */
+#define JC_COPY_STREAMED 4194304
+static inline void jc_copy_f32(float *dst, const float *src, ptrdiff_t n, ptrdiff_t whole) {
+    if (whole >= (ptrdiff_t)(JC_COPY_STREAMED / sizeof *src)) jc_stream_f32(dst, src, n);
+    else for (ptrdiff_t i = 0; i < n; ++i) dst[i] = src[i];
+}
+static inline void jc_copy_f64(double *dst, const double *src, ptrdiff_t n, ptrdiff_t whole) {
+    if (whole >= (ptrdiff_t)(JC_COPY_STREAMED / sizeof *src)) jc_stream_f64(dst, src, n);
+    else for (ptrdiff_t i = 0; i < n; ++i) dst[i] = src[i];
+}
+
 /* Set a run of n values: past the cache if it is larger than a core's own, for little of it would still be there when it is read. */
 #define JC_FILL_STREAMED 2097152
 #if defined(JC_STREAM_BYTES)

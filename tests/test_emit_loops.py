@@ -420,3 +420,18 @@ def test_a_run_of_zeros_is_one_call() -> None:
     text = emit_kernel(lower(vjp(embedding())), "bwd", "f32")
     calls = re.findall(r"jc_fill_f32\((.*)\)", text)
     assert len(calls) == 1 and calls[0].endswith(", 0") and "_last - " in calls[0]
+
+
+def test_a_copied_row_is_one_call_and_each_block_ends_in_a_fence() -> None:
+    text = emit_kernel(lower(embedding()), "forward", "f32")
+    (call,) = re.findall(r"jc_copy_f32\((.*)\)", text)
+    target, source, count, whole = call.split(", ")
+    assert "[" in source and target.isidentifier() and count.isidentifier() and " * " in whole
+    assert text.count("jc_stream_fence()") == 1
+
+
+def test_a_row_that_is_turned_around_or_read_through_data_is_no_copy() -> None:
+    x, order, y = Tensor("x0", (N, D)), Tensor("x1", (D,), "int64"), Tensor("v0", (N, D))
+    for body in (x[i, D - 1 - j], x[i, order[j,]], -x[i, j]):
+        text = emit_kernel(lower(program("turned", (x, order, y), scalar_map("v0", 2, body))), "forward", "f32")
+        assert "jc_copy" not in text

@@ -95,6 +95,8 @@ def source() -> str:
         for name in BINARY:
             lines.append(f"OUT {name}_{s}{head}const {t} *restrict z, {loop.format(f'jc_{name}_{s}(x[i], z[i])')}")
         lines.append(f"OUT stream_{s}{head}ptrdiff_t n) {{ jc_stream_{s}(y, x, n); jc_stream_fence(); }}")
+        lines.append(f"OUT copy_{s}{head}ptrdiff_t n) {{ jc_copy_{s}(y, x, n, 4); jc_stream_fence(); }}")
+        lines.append(f"OUT copy_past_{s}{head}ptrdiff_t n) {{ jc_copy_{s}(y, x, n, 1 << 22); jc_stream_fence(); }}")
         lines.append(f"OUT fill_{s}({t} *y, ptrdiff_t n, double value) {{ jc_fill_{s}(y, n, value); }}")
     for name in ("floordiv", "ceildiv", "mod", "min", "max"):
         lines.append(f"OUT int_{name}(ptrdiff_t *y, ptrdiff_t a, ptrdiff_t b) {{ *y = jc_{name}(a, b); }}")
@@ -292,14 +294,15 @@ def test_integers_divide_as_in_python(library: ctypes.CDLL) -> None:
             assert (integer("min", a, b), integer("max", a, b)) == (min(a, b), max(a, b))
 
 
+@pytest.mark.parametrize("name", ["stream", "copy", "copy_past"])
 @pytest.mark.parametrize("kind", TYPES)
 @pytest.mark.parametrize("offset", [0, 1, 5])
-def test_streaming_copies_exactly_the_line(library: ctypes.CDLL, kind: str, offset: int) -> None:
+def test_streaming_copies_exactly_the_line(library: ctypes.CDLL, name: str, kind: str, offset: int) -> None:
     for n in (0, 1, 3, 16, 31, 200):
         source_line, out = np.arange(n, dtype=TYPES[kind]) + 1, np.zeros(n + 40, TYPES[kind])
         target = out[offset : offset + n]
         pointers = (ctypes.c_void_p(array.ctypes.data) for array in (target, source_line))
-        getattr(library, f"stream_{kind}")(*pointers, ctypes.c_ssize_t(n))
+        getattr(library, f"{name}_{kind}")(*pointers, ctypes.c_ssize_t(n))
         np.testing.assert_array_equal(target, source_line)
         assert np.count_nonzero(out) == n
 

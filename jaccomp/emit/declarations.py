@@ -49,6 +49,10 @@ def _function(name: str) -> list[str]:
     whole = "int32_t" if kind == "float" else "int64_t"
     if stem in ORDER:
         return [ORDER[stem].format(name=name, real=kind, whole=whole)]
+    if name == "jc_stream_fence":
+        return [f"void {name}()"]
+    if stem == "copy":
+        return [f"void {name}({kind} *, const {kind} *, Py_ssize_t, Py_ssize_t)"]
     if stem == "fill":
         return [f"void {name}({kind} *, Py_ssize_t, {kind})"]
     if stem == "gemm":

@@ -156,7 +156,7 @@ class Nest:
 
     def _row_symbols(self) -> set[sp.Basic]:
         """Every symbol that the text of the row function needs."""
-        found: set[sp.Basic] = set()
+        found: set[sp.Basic] = set(self.row.sizes)
         for node in walk(self.function.body):
             if isinstance(node, Loop):
                 for bound in (*node.lower, *node.upper, node.step):
@@ -236,6 +236,8 @@ class Nest:
         if names:
             prologue.append(f"if {' or '.join(f'{n} == NULL' for n in names)}:")
             prologue += [f"    {line}" for line in epilogue] + ["    return -1"]
+        if self.row.streams:
+            epilogue.append("jc_stream_fence()")
         return declarations, prologue, epilogue
 
     def _unflatten(self) -> list[str]:

@@ -12,6 +12,7 @@ import sympy as sp
 from jaccomp.emit.cse import shared
 from jaccomp.emit.expressions import ADD, Spelling
 from jaccomp.emit.names import Names
+from jaccomp.emit.runs import Run, run
 from jaccomp.emit.scope import Scope
 from jaccomp.emit.templates import render
 from jaccomp.lowering.contraction import run_stride
@@ -38,7 +39,11 @@ from jaccomp.program import Constraint
 
 
 class Row:
-    """The text of one row function; `variables`, `order` and `flags` say what it needs declared when it is written."""
+    """The text of one row function.
+
+    When it is written, `variables`, `order`, `flags` and `sizes` say what it needs declared, and `streams` whether its
+    stores wait for a fence.
+    """
 
     def __init__(
         self,
@@ -55,6 +60,8 @@ class Row:
         self.variables: list[str] = []
         self.flags: set[str] = set()
         self.order = ""
+        self.streams = False
+        self.sizes: set[sp.Basic] = set()
         self.temporary_count = 0
 
     def access(self, access: Access) -> str:
@@ -135,45 +142,45 @@ class Row:
             sign="" if largest else "-",
         )
 
-    def _fill(self, loop: Loop, top: bool) -> str | None:
-        """Loops that only set a run of places to one number, as one call."""
-        indices: list[sp.Symbol] = []
-        extents: dict[sp.Symbol, sp.Expr] = {}
-        start: dict[sp.Expr, sp.Expr] = {}
-        node: Node = loop
-        while isinstance(node, Loop):
-            if node.stop is not None or len(node.lower) != 1 or len(node.upper) != 1 or len(node.body.nodes) != 1:
-                return None
-            indices.append(node.index)
-            start[node.index] = node.lower[0]
-            extents[node.index] = sp.expand(node.upper[0] - node.lower[0])
-            (node,) = node.body.nodes
-        if (
-            not isinstance(node, Assign)
-            or not node.value.is_number
-            or node.target.is_integer
-            or not node.target.indices
-        ):
+    def _call(self, loop: Loop, top: bool) -> str | None:
+        """Loops that only set or copy a run of places, as one call."""
+        found = run(loop)
+        if found is None:
             return None
-        offset = sp.expand(self.inner_offset(node.target))
-        if offset.has(Access) or run_stride(offset, indices, extents) != 1:
+        leaf = found.leaf
+        target = self._pointer(leaf.target, found)
+        values = {
+            "comments": self.scope.comments([leaf.equation] if top and leaf.equation is not None else []),
+            "dtype": self.dtype,
+            "target": target,
+            "count": self.spelling.integer(found.count),
+        }
+        if target is not None and leaf.value.is_number:
+            return render("fill.pyx.j2", **values, value=self.spelling.real(leaf.value))
+        if target is None or not isinstance(leaf.value, Access) or not leaf.value.indices or leaf.value.is_integer:
             return None
-        name, at = self.symbols[sp.Symbol(node.target.name)], sp.expand(offset.xreplace(start))
-        return render(
-            "fill.pyx.j2",
-            comments=self.scope.comments([node.equation] if top and node.equation is not None else []),
-            dtype=self.dtype,
-            target=name if at == 0 else f"{name} + {self.spelling.integer(at, ADD)}",
-            count=self.spelling.integer(sp.Mul(*extents.values())),
-            value=self.spelling.real(node.value),
-        )
+        source = self._pointer(leaf.value, found)
+        if source is None or leaf.target.name not in self.scope.kernel.program.outputs:
+            return None
+        self.streams = True
+        whole = self.scope.kernel.buffer(leaf.target.name).elements
+        self.sizes |= whole.free_symbols
+        return render("copy.pyx.j2", **values, source=source, whole=self.spelling.integer(whole))
+
+    def _pointer(self, access: Access, found: Run) -> str | None:
+        """Where an access starts in a run; None if it takes other steps than one place."""
+        at = found.first(self.inner_offset(access))
+        if at is None:
+            return None
+        name = str(self.symbols[sp.Symbol(access.name)])
+        return name if at == 0 else f"{name} + {self.spelling.integer(at, ADD)}"
 
     def _range(self, loop: Loop) -> str:
         lower, upper = self.spelling.bound(loop.lower, largest=True), self.spelling.bound(loop.upper, largest=False)
         return upper if lower == "0" else f"{lower}, {upper}"
 
     def _loop(self, loop: Loop, top: bool) -> str:
-        found = self._extremum(loop, top) or self._fill(loop, top)
+        found = self._extremum(loop, top) or self._call(loop, top)
         if found is not None:
             return found
         equations = [n.equation for n in walk(loop) if isinstance(n, LEAVES) and n.equation is not None]
