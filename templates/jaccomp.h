@@ -450,19 +450,21 @@ static inline void jc_stream_f64(double *restrict dst, const double *restrict sr
 static inline void jc_stream_fence(void) {}
 #endif
 
-/* Copy a run of n values into an array of `whole`: past the cache if the array outgrows it, else by plain stores. A fence as above. */
+/* Copy a run of n values into an array of `whole`: past the cache if the array outgrows it and the run is long enough not to mind its
+ * ends, whose cache lines it shares with others; else by plain stores. A fence as above. */
 #define JC_COPY_STREAMED 4194304
+#define JC_COPY_LONG 2048
 static inline void jc_copy_f32(float *dst, const float *src, ptrdiff_t n, ptrdiff_t whole) {
-    if (whole >= (ptrdiff_t)(JC_COPY_STREAMED / sizeof *src)) jc_stream_f32(dst, src, n);
+    if (whole >= (ptrdiff_t)(JC_COPY_STREAMED / sizeof *src) && n >= (ptrdiff_t)(JC_COPY_LONG / sizeof *src)) jc_stream_f32(dst, src, n);
     else for (ptrdiff_t i = 0; i < n; ++i) dst[i] = src[i];
 }
 static inline void jc_copy_f64(double *dst, const double *src, ptrdiff_t n, ptrdiff_t whole) {
-    if (whole >= (ptrdiff_t)(JC_COPY_STREAMED / sizeof *src)) jc_stream_f64(dst, src, n);
+    if (whole >= (ptrdiff_t)(JC_COPY_STREAMED / sizeof *src) && n >= (ptrdiff_t)(JC_COPY_LONG / sizeof *src)) jc_stream_f64(dst, src, n);
     else for (ptrdiff_t i = 0; i < n; ++i) dst[i] = src[i];
 }
 
 /* Set a run of n values: past the cache if it is larger than a core's own, for little of it would still be there when it is read. */
-#define JC_FILL_STREAMED 2097152
+#define JC_FILL_STREAMED 4194304
 #if defined(JC_STREAM_BYTES)
 #define JC_FILL(suffix, real, store)                                                                                              \
     static inline void jc_fill_##suffix(real *dst, ptrdiff_t n, real value) {                                                     \

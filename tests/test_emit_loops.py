@@ -435,3 +435,10 @@ def test_a_row_that_is_turned_around_or_read_through_data_is_no_copy() -> None:
     for body in (x[i, D - 1 - j], x[i, order[j,]], -x[i, j]):
         text = emit_kernel(lower(program("turned", (x, order, y), scalar_map("v0", 2, body))), "forward", "f32")
         assert "jc_copy" not in text
+
+
+def test_no_block_is_left_without_iterations() -> None:
+    """74 iterations in blocks of 2 are 37 blocks: with 64, half of the threads would have nearly nothing to do."""
+    text = emit_kernel(lower(layernorm()), "forward", "f32")
+    span = text.index("span = jc_ceildiv(total, jc_max(1, blocks))")
+    assert text.index("blocks = jc_ceildiv(total, span)") > span

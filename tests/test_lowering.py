@@ -34,7 +34,7 @@ from jaccomp.lowering.ir import (
     walk,
 )
 from jaccomp.lowering.statements import statements
-from jaccomp.lowering.tiling import OWNED_ELEMENTS
+from jaccomp.lowering.tiling import OWNED_ELEMENTS, OWNERS
 from jaccomp.lowering.unravel import unravel
 from jaccomp.notation import Access
 from jaccomp.program import (
@@ -174,7 +174,7 @@ def test_a_tile_of_rows_owns_what_is_scattered_to_them() -> None:
     (nest,) = lower(vjp(cases.embedding())).functions
     (tile,) = nest.parallel
     assert (tile.mode, tile.upper) == ("tile", (cases.K,))
-    assert str(tile.step) == f"CeilDiv({OWNED_ELEMENTS}, {D})"
+    assert str(tile.step) == f"Greatest(CeilDiv({cases.K}, {OWNERS}), CeilDiv({OWNED_ELEMENTS}, {D}))"
     zero, rows = nest.body.nodes
     assert isinstance(zero, Loop) and (zero.lower, zero.upper) == ((tile.index,), (tile.stop,))
     assert isinstance(rows, Loop) and rows.upper == (N,)

@@ -298,7 +298,7 @@ def test_integers_divide_as_in_python(library: ctypes.CDLL) -> None:
 @pytest.mark.parametrize("kind", TYPES)
 @pytest.mark.parametrize("offset", [0, 1, 5])
 def test_streaming_copies_exactly_the_line(library: ctypes.CDLL, name: str, kind: str, offset: int) -> None:
-    for n in (0, 1, 3, 16, 31, 200):
+    for n in (0, 1, 3, 16, 31, 200, 777):
         source_line, out = np.arange(n, dtype=TYPES[kind]) + 1, np.zeros(n + 40, TYPES[kind])
         target = out[offset : offset + n]
         pointers = (ctypes.c_void_p(array.ctypes.data) for array in (target, source_line))
@@ -311,7 +311,7 @@ def test_streaming_copies_exactly_the_line(library: ctypes.CDLL, name: str, kind
 @pytest.mark.parametrize("offset", [0, 1, 5])
 @pytest.mark.parametrize("value", [0.0, -np.inf])
 def test_filling_sets_exactly_the_run(library: ctypes.CDLL, kind: str, offset: int, value: float) -> None:
-    streamed = (1 << 21) // np.dtype(TYPES[kind]).itemsize
+    streamed = (1 << 22) // np.dtype(TYPES[kind]).itemsize
     for n in (0, 1, 31, 200, streamed - 1, streamed, streamed + 77):
         out = np.ones(n + 40, TYPES[kind])
         target = out[offset : offset + n]

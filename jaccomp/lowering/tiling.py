@@ -19,6 +19,7 @@ from jaccomp.lowering.fusion import Bounds, loop_bounds
 from jaccomp.lowering.ir import (
     Block,
     CeilDiv,
+    Greatest,
     Loop,
 )
 from jaccomp.lowering.statements import Statement
@@ -29,8 +30,9 @@ CHAIN_TILE = 64
 PRODUCT_TILE = 256
 VECTOR_TILE = 4096
 COLUMN_TILE = 64
+OWNERS = 16
 OWNED_ELEMENTS = 1 << 19
-"""What the rows of a tile hold that others are scattered into: few tiles, as each goes through all the data."""
+"""Rows that others are scattered into: so many tiles, as each goes through all the data, and none that holds less."""
 LEAST_TILE = 8
 TILE_ELEMENTS = 1 << 20
 """What the rows of one tile may hold where sizes are as the layer says is typical; a tile has at least `LEAST_TILE`."""
@@ -155,10 +157,9 @@ class Loops:
     def _tile_size(self, statements: Sequence[Statement], cls: sp.Symbol) -> sp.Expr:
         for s in statements:
             if s.chosen is not None and self.index(s, cls) == s.chosen[0]:
-                row = self.index(s, cls)
-                shape = self.shapes[s.target.name]
-                others = [e for e, at in zip(shape, s.target.indices, strict=True) if at != row]
-                return CeilDiv(sp.Integer(OWNED_ELEMENTS), sp.Mul(*others))
+                shape, axis = self.shapes[s.target.name], s.target.indices.index(s.chosen[0])
+                fewest = CeilDiv(sp.Integer(OWNED_ELEMENTS), sp.Mul(*shape[:axis], *shape[axis + 1 :]))
+                return Greatest(CeilDiv(shape[axis], sp.Integer(OWNERS)), fewest)
         return sp.Integer(self._tile_rows(statements, cls))
 
     def _tile_rows(self, statements: Sequence[Statement], cls: sp.Symbol) -> int:
