@@ -51,7 +51,7 @@ from jaccomp.program import (
     size_symbol,
 )
 
-N, D, H = (size_symbol(f"s{k}") for k in range(3))
+N, D, H, K = (size_symbol(f"s{k}") for k in range(4))
 i, j = AXES[:2]
 b, c = bound_symbol(0), bound_symbol(1)
 
@@ -251,6 +251,28 @@ def test_a_restricted_axis_stays_apart() -> None:
     triangle = Equation("v0", (i, j), (Term(x[i, j], (), (Constraint(i - j),)),))
     program = cases.program("triangle", (x, y), triangle)
     assert collapse(program) == program
+
+
+def test_collapsing_keeps_what_data_says() -> None:
+    """ids[n, t] reads both axes, and still chooses the row when they are one."""
+    ids, y, table = Tensor("x0", (N, D), "int64"), Tensor("x1", (N, D, H)), Tensor("v0", (K, H))
+    scatter = Term(y[b, c, j], (b, c), (*in_range(b, N), *in_range(c, D), equal(ids[b, c], i)))
+    short = collapse(cases.program("scatter", (ids, y, table), Equation("v0", (i, j), (scatter,))))
+    (term,) = short.equations[0].terms
+    one = Tensor("x0", (N * D,), "int64")
+    assert term.domain == (*in_range(b, N * D), equal(one[b,], i))
+
+
+def test_unravelling_keeps_what_data_says() -> None:
+    x, kind, m = Tensor("x0", (N, D * H)), Tensor("x1", (D * H,), "int64"), Tensor("v0", (N, D))
+    chosen = Term(x[i, b + j * H], (b,), (*in_range(b, H), equal(kind[b + j * H,], i)))
+    whole = Term(x[i, c], (c,), (*in_range(c, D * H), equal(kind[c,], i)))
+    program = grouped(Equation("v0", (i, j), (chosen,)), kind, m, Tensor("v1", (N,)))
+    program = replace(program, equations=(*program.equations, Equation("v1", (i,), (whole,))), outputs=("v0", "v1"))
+    one, two = (e.terms[0] for e in unravel(program).equations)
+    long = Tensor("x1", (D, H), "int64")
+    assert equal(long[j, b], i) in one.domain
+    assert equal(long[b, c], i) in two.domain and set(in_range(b, D)) <= set(two.domain)
 
 
 def grouped(equation: Equation, *more: Tensor) -> Program:

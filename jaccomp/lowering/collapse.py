@@ -138,17 +138,21 @@ class _Shorter:
 
     def term(self, term: Term) -> Term:
         gone: set[sp.Basic] = set()
+        implied: set[Constraint] = set()
         ranges: dict[Constraint, Constraint] = {}
         for access in term_accesses(term):
             old = self.declared[access.name]
             kept = self.kept(access.name, old.rank)
-            gone |= {e for axis, e in enumerate(access.indices) if axis not in kept}
+            for axis, index in enumerate(access.indices):
+                if axis not in kept:
+                    gone.add(index)
+                    implied |= set(in_range(index, old.shape[axis]))
             for axis, extent in zip(kept, self.tensor(old).shape, strict=True):
                 if (access.name, axis) in self.joined:
                     index = access.indices[axis]
                     boxes = in_range(index, old.shape[axis]), in_range(index, extent)
                     ranges.update(zip(*boxes, strict=True))
-        domain = tuple(ranges.get(c, c) for c in term.domain if not c.expr.free_symbols & gone)
+        domain = tuple(ranges.get(c, c) for c in term.domain if c not in implied)
         inside = tuple(replace(c, expr=self.inside(c.expr)) for c in domain)
         return Term(self.inside(term.body), tuple(b for b in term.bound if b not in gone), inside)
 

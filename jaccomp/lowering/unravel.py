@@ -61,6 +61,10 @@ class _Digits:
     high: sp.Expr
     low: sp.Expr
 
+    @property
+    def extent(self) -> sp.Expr:
+        return self.high * self.low
+
     def of(self, expr: sp.Expr, boxes: Mapping[sp.Symbol, sp.Expr]) -> tuple[sp.Symbol, sp.Symbol] | None:
         """The indices (a, k) of `low * a + k` over the whole ranges of both digits."""
         inside = index_set(expr, tuple(boxes))
@@ -151,36 +155,30 @@ class _Reach:
             for axis, at in enumerate(access.indices):
                 if (access.name, axis) not in places:
                     continue
-                if at in order and self.declared[access.name].shape[axis] == self._extent:
+                if at in order and self.declared[access.name].shape[axis] == self.digits.extent:
                     split.add(at)
                 elif self.digits.of(at, boxes) is None:
                     return False
         return all(self._only_chooses(equation, term, index, touched) for index in split)
 
-    @property
-    def _extent(self) -> sp.Expr:
-        name, axis = self.digits.place
-        return self.declared[name].shape[axis]
-
     def _only_chooses(self, equation: Equation, term: Term, index: sp.Symbol, touched: tuple[Access, ...]) -> bool:
         """Does the index only stand in accesses, over its whole range or the part where another is its high digit?"""
         if index in term.bound and equation.reducer in ("argmax", "argmin"):
             return False
-        rest = [c.expr for c in _others(equation, term, index, self.digits, self._extent)]
+        said = _said(equation, term, index, self.digits)
+        rest = [c.expr for c in term.domain if c not in said]
         bare: dict[sp.Expr, sp.Expr] = {
             a: sp.Symbol(a.name) for a in touched if all(e == index or not e.has(index) for e in a.indices)
         }
         return not any(index_set(expr.xreplace(bare), (index,)) for expr in (term.body, *rest))
 
 
-def _others(
-    equation: Equation, term: Term, index: sp.Symbol, digits: _Digits, extent: sp.Expr
-) -> tuple[Constraint, ...]:
-    """The constraints that say something else of the index than its range and its high digit."""
-    known = {*in_range(index, extent)}
+def _said(equation: Equation, term: Term, index: sp.Symbol, digits: _Digits) -> set[Constraint]:
+    """The constraints that say the range of the index, or its high digit."""
+    said = set(in_range(index, digits.extent))
     for other in _high_digits(equation, term, index, digits):
-        known |= set(digits.pair(index, other))
-    return tuple(c for c in term.domain if index in c.expr.free_symbols and c not in known)
+        said |= set(digits.pair(index, other))
+    return said
 
 
 def _high_digits(equation: Equation, term: Term, index: sp.Symbol, digits: _Digits) -> tuple[sp.Symbol, ...]:
@@ -240,13 +238,16 @@ class _Longer:
                 split.update({} if digits else {index: None})
             where[access] = Access(access.base, *at)
         bound: list[sp.Symbol] = []
-        domain: list[Constraint] = [c for c in term.domain if not c.expr.free_symbols & set(split)]
+        implied: set[Constraint] = set()
+        domain: list[Constraint] = []
         for index in split:
             assert isinstance(index, sp.Symbol)
+            implied |= _said(equation, term, index, self.digits)
             high, low = _both(index)
             domain += [equal(high, other) for other in _high_digits(equation, term, index, self.digits)]
             if index in term.bound:
                 domain += (*in_range(high, self.digits.high), *in_range(low, self.digits.low))
+        domain = [*(c for c in term.domain if c not in implied), *domain]
         for index in term.bound:
             bound += _both(index) if index in split else (index,)
         return Term(
