@@ -299,6 +299,17 @@ def test_the_group_that_an_index_lies_in_is_its_first_digit() -> None:
     assert long.equations == (scalar_map("v0", 3, x[i, j, k] - m[i, j]),)
 
 
+def test_a_grouped_product_is_a_product_for_each_group() -> None:
+    """y[n, g*K + d] = Σ_k w[g,d,k] x[n, g*H + k], as the delta that stores it leaves it."""
+    x, w, y = Tensor("x0", (N, D * H)), Tensor("x1", (D, K, H)), Tensor("v0", (N, D * K))
+    group = (*in_range(b, D), *in_range(c, H), Constraint(j - b * K), Constraint(b * K + K - 1 - j))
+    grouped = Equation("v0", (i, j), (Term(w[b, j - b * K, c] * x[i, c + b * H], (b, c), group),))
+    kernel = lower(cases.program("grouped", (x, w, y), grouped))
+    (product,) = products(kernel)
+    assert kernel.functions[0].parallel[0].upper == (D,)
+    assert product.k.extents == (H,) and product.n.extents == (K,)
+
+
 @pytest.mark.parametrize(
     "body",
     [

@@ -162,13 +162,14 @@ class _Reach:
         return all(self._only_chooses(equation, term, index, touched) for index in split)
 
     def _only_chooses(self, equation: Equation, term: Term, index: sp.Symbol, touched: tuple[Access, ...]) -> bool:
-        """Does the index only stand in accesses, over its whole range or the part where another is its high digit?"""
+        """Does it, or its low digit, stand only in accesses, over its range or where another is its high digit?"""
         if index in term.bound and equation.reducer in ("argmax", "argmin"):
             return False
         said = _said(equation, term, index, self.digits)
         rest = [c.expr for c in term.domain if c not in said]
+        known = {index, *_low_digits(equation, term, index, self.digits)}
         bare: dict[sp.Expr, sp.Expr] = {
-            a: sp.Symbol(a.name) for a in touched if all(e == index or not e.has(index) for e in a.indices)
+            a: sp.Symbol(a.name) for a in touched if all(e in known or not e.has(index) for e in a.indices)
         }
         return not any(index_set(expr.xreplace(bare), (index,)) for expr in (term.body, *rest))
 
@@ -185,6 +186,11 @@ def _high_digits(equation: Equation, term: Term, index: sp.Symbol, digits: _Digi
     """The indices that constraints equate with the high digit of `index`."""
     others = (i for i in (*equation.axes, *term.bound) if i != index)
     return tuple(i for i in others if set(digits.pair(index, i)) <= set(term.domain))
+
+
+def _low_digits(equation: Equation, term: Term, index: sp.Symbol, digits: _Digits) -> tuple[sp.Expr, ...]:
+    """How the low digit of `index` is written where another index is the high one."""
+    return tuple(sp.expand(index - digits.low * high) for high in _high_digits(equation, term, index, digits))
 
 
 class _Longer:
@@ -225,23 +231,28 @@ class _Longer:
     def _term(self, equation: Equation, term: Term) -> Term:
         boxes = _boxes(self.declared, equation, term)
         order = (*equation.axes, *term.bound)
+        touched = _touched(self.old, equation, term)
+        split = [
+            i
+            for i in order
+            if any((a.name, k) in self.places and e == i for a in touched for k, e in enumerate(a.indices))
+        ]
+        lows: dict[sp.Expr, sp.Expr] = {
+            low: _both(index)[1] for index in split for low in _low_digits(equation, term, index, self.digits)
+        }
         where: dict[sp.Expr, sp.Expr] = {}
-        split: dict[sp.Expr, None] = {}
-        for access in _touched(self.old, equation, term):
+        for access in touched:
             at: list[sp.Expr] = []
             for axis, index in enumerate(access.indices):
-                if (access.name, axis) not in self.places:
-                    at.append(index)
-                    continue
-                digits = None if index in order else self.digits.of(index, boxes)
-                at += digits or _both(index)
-                split.update({} if digits else {index: None})
+                if (access.name, axis) in self.places:
+                    at += _both(index) if index in split else self.digits.of(index, boxes) or ()
+                else:
+                    at.append(lows.get(index, index))
             where[access] = Access(access.base, *at)
         bound: list[sp.Symbol] = []
         implied: set[Constraint] = set()
         domain: list[Constraint] = []
         for index in split:
-            assert isinstance(index, sp.Symbol)
             implied |= _said(equation, term, index, self.digits)
             high, low = _both(index)
             domain += [equal(high, other) for other in _high_digits(equation, term, index, self.digits)]
