@@ -13,6 +13,7 @@ import pytest
 import sympy as sp
 import test_emit_loops as cases
 
+from jaccomp import layers
 from jaccomp.calculus.vjp import vjp
 from jaccomp.errors import StageError
 from jaccomp.lowering import lower
@@ -33,10 +34,12 @@ from jaccomp.lowering.ir import (
     verify,
     walk,
 )
+from jaccomp.lowering.relieve import LARGE, relieve
 from jaccomp.lowering.statements import statements
 from jaccomp.lowering.tiling import OWNED_ELEMENTS, OWNERS
 from jaccomp.lowering.unravel import unravel
 from jaccomp.notation import Access
+from jaccomp.pipeline import halves
 from jaccomp.program import (
     AXES,
     Constraint,
@@ -279,6 +282,33 @@ def grouped(equation: Equation, *more: Tensor) -> Program:
     """A program over x0[n, g*K + k] and one statistic of each group."""
     tensors = (Tensor("x0", (N, D * H)), *more)
     return cases.program("grouped", tensors, equation)
+
+
+@pytest.mark.parametrize("large", [True, False])
+def test_a_large_sum_does_not_wait_for_a_computed_factor(large: bool) -> None:
+    """a[i] = Σ_b r[i] x[b,i] is the factor times a sum, where there is an addend; a small one stays."""
+    x, r, a = Tensor("x0", (N, D)), Tensor("v0", (D,)), Tensor("v1", (D,))
+    rest = Equation("v0", (i,), (Term(x[b, i] ** 2, (b,), in_range(b, N)),))
+    scaled = Equation("v1", (i,), (Term(r[i,] * x[b, i], (b,), in_range(b, N)),))
+    program = cases.program("scaled", (x, r, a), rest, scaled)
+    relieved = relieve(program, {N: sp.Integer(LARGE if large else LARGE - 1)})
+    if not large:
+        assert relieved == program
+        return
+    total = Tensor("v1_total", (D,))
+    assert relieved.equations == (
+        rest,
+        Equation("v1_total", (i,), (Term(x[b, i], (b,), in_range(b, N)),)),
+        Equation("v1", (i,), (Term(r[i,] * total[i,], (), (Constraint(N - 1),)),)),
+    )
+
+
+def test_the_variance_and_what_waits_for_the_mean_alone_share_a_pass() -> None:
+    """Batch norm's VJP goes over the batch for the mean, for all that needs it, and for the result."""
+    kernel = lower(halves(layers.get("batchnorm").vjp().derivation).forward)
+    (nest,) = kernel.functions
+    passes = [n for n in walk(nest.body) if isinstance(n, Loop) and any(isinstance(m, Loop) for m in n.body.nodes)]
+    assert len(passes) == 3
 
 
 def test_an_axis_that_is_read_by_digits_is_two_axes() -> None:

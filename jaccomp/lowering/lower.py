@@ -15,6 +15,7 @@ from jaccomp.lowering.demand import narrow
 from jaccomp.lowering.hoist import hoist
 from jaccomp.lowering.inline import inline
 from jaccomp.lowering.ir import Block, Buffer, Function, Kernel, Partial, verify
+from jaccomp.lowering.relieve import relieve
 from jaccomp.lowering.schedule import Nest, Scheduler, total
 from jaccomp.lowering.share import share
 from jaccomp.lowering.solve import rename_bounds
@@ -31,9 +32,10 @@ TYPICAL = 64
 def lower(program: Program) -> Kernel:
     """The kernel that computes a program: equations solved for loops, fused, tiled, stored and split over threads."""
     base = split_terms(collapse(unravel(rename_bounds(live(program)))))
-    kernels = [_best(inline(name_operands(base, outer=True)))]
+    values = typical(base)
+    kernels = [_best(relieve(inline(name_operands(base, outer=True)), values))]
     if any("_left" in b.name for b in kernels[0].temporaries):
-        kernels.append(_best(inline(name_operands(base, outer=False))))
+        kernels.append(_best(relieve(inline(name_operands(base, outer=False)), values)))
     return min(kernels, key=_kept)
 
 
