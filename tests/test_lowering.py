@@ -311,6 +311,15 @@ def test_the_variance_and_what_waits_for_the_mean_alone_share_a_pass() -> None:
     assert len(passes) == 3
 
 
+def test_few_groups_leave_the_samples_parallel() -> None:
+    """One group of each sample is an iteration: parallel over the groups alone, a single group would be serial."""
+    backward = lower(halves(layers.get("groupnorm").derivation).bwd)
+    nest = backward.functions[-1]
+    samples, channels, *_ = backward.program.tensor("ct_x0").shape
+    assert [loop.upper for loop in nest.parallel] == [(samples,), (channels,)]
+    assert [p.target for p in nest.partials] == ["ct_x1", "ct_x2"]
+
+
 def test_an_axis_that_is_read_by_digits_is_two_axes() -> None:
     x, m = Tensor("x0", (N, D * H)), Tensor("v0", (N, D))
     mean = Equation("v0", (i, j), (Term(x[i, b + j * H], (b,), in_range(b, H)),))

@@ -89,7 +89,7 @@ def split(
                 before += [f for f in needed if f not in before]
                 inside.append((statement, index))
                 continue
-        if index is None and _is_fill(statement):
+        if index is None and is_fill(statement):
             fills.setdefault(statement.target.name, []).append(statement)
             after.append(statement)
             continue
@@ -102,7 +102,7 @@ def _settled(statement: Statement) -> tuple[sp.Symbol, ...]:
     return statement.target_indices()
 
 
-def _is_fill(statement: Statement) -> bool:
+def is_fill(statement: Statement) -> bool:
     return statement.action == "assign" and not statement.value.has(Access) and not statement.guards
 
 

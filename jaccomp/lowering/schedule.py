@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import sympy as sp
 
 from jaccomp.lowering.body import Body
-from jaccomp.lowering.fusion import innermost, is_ready, split
+from jaccomp.lowering.fusion import innermost, is_fill, is_ready, split
 from jaccomp.lowering.ir import (
     Block,
     CeilDiv,
@@ -28,6 +28,10 @@ from jaccomp.lowering.ir import (
 from jaccomp.lowering.statements import Statement
 from jaccomp.lowering.tiling import Loops
 
+Choice = tuple[sp.Symbol, tuple[Statement, ...], tuple[Statement, ...]]
+"""A class of loops for a nest, the fills that must run before it, and the statements inside."""
+ENOUGH = 64
+"""Parallel iterations at typical sizes that are enough for any machine."""
 FEW = 64
 """A statement with this many times fewer iterations than another has no say in which loop is innermost."""
 
@@ -72,10 +76,8 @@ class Scheduler:
             waiting = [s for s in waiting if s not in inside and s not in before]
         return result
 
-    def _outermost(
-        self, head: Statement, items: Sequence[Statement]
-    ) -> tuple[sp.Symbol, tuple[Statement, ...], tuple[Statement, ...]] | None:
-        best: tuple[tuple[bool, int], sp.Symbol, tuple[Statement, ...], tuple[Statement, ...]] | None = None
+    def _outermost(self, head: Statement, items: Sequence[Statement]) -> Choice | None:
+        found: list[tuple[tuple[bool, int], Choice]] = []
         for index in head.loops:
             cls = self.loops.classes.of(index)
             parts = split(items, cls, self.loops.classes, self._may_run_in_parallel, pieces=True)
@@ -89,9 +91,34 @@ class Scheduler:
                 inside = parts.inside
             before = tuple(f for f in parts.before if any(f.target.name == s.target.name for s in inside))
             score = (not stray, sum(self._weight(s, cls) for s in inside))
-            if best is None or score > best[0]:
-                best = (score, cls, before, inside)
-        return None if best is None else best[1:]
+            found.append((score, (cls, before, inside)))
+        if not found:
+            return None
+        highest, best = max(found, key=lambda one: one[0])
+        return self._widest(best, [choice for score, choice in found if score[0] == highest[0]])
+
+    def _widest(self, best: Choice, choices: Sequence[Choice]) -> Choice:
+        """Of the choices that hold what the best one holds, fills apart, the one with the most parallel iterations.
+
+        Sums over the parallel loops are what it costs; `ENOUGH` iterations want no more. What is tiled stays so.
+        """
+        work = [s for s in best[2] if not is_fill(s)]
+        if not self._runs_plain(best[2], best[0]) or any(s.product is not None for s in work):
+            return best
+        alike = [c for c in choices if [s for s in c[2] if not is_fill(s)] == work]
+        return max([best, *alike], key=lambda c: min(ENOUGH, self._width(c))) if len(alike) > 1 else best
+
+    def _width(self, choice: Choice) -> float:
+        """The parallel iterations of a choice at representative sizes; of one that would be tiled, 1."""
+        cls, _, statements = choice
+        across = self._across(statements, cls)
+        width, current = 1.0, cls
+        while current is not None and self._runs_plain(statements, current):
+            loop, statements = self.loops.peel(statements, current, "parallel")
+            extent = sp.expand(loop.upper[0] - loop.lower[0]).xreplace(dict(self.loops.typical))
+            width *= float(extent) if extent.is_number else 1.0
+            current = self._next_parallel(statements, across)
+        return width
 
     def _without_strays(self, inside: tuple[Statement, ...], items: Sequence[Statement]) -> tuple[Statement, ...]:
         """Leave what only later nests read to them, so that it need not be kept."""
@@ -128,9 +155,7 @@ class Scheduler:
     def _nest(self, cls: sp.Symbol, inside: tuple[Statement, ...]) -> Nest:
         statements = inside
         parallel: list[Loop] = []
-        across = tuple(
-            dict.fromkeys(s.target.name for s in inside if self.loops.index(s, cls) not in s.target_indices())
-        )
+        across = self._across(inside, cls)
         current: sp.Symbol | None = cls
         tile: sp.Symbol | None = None
         while current is not None:
@@ -147,6 +172,11 @@ class Scheduler:
             parallel.append(loop)
         body = self.body.block(statements)
         return Nest(tuple(parallel), body, across, inside)
+
+    def _across(self, inside: Sequence[Statement], cls: sp.Symbol) -> tuple[str, ...]:
+        """What is reduced over the loops of the class."""
+        mine = (s.target.name for s in inside if self.loops.index(s, cls) not in s.target_indices())
+        return tuple(dict.fromkeys(mine))
 
     def _runs_plain(self, statements: Sequence[Statement], cls: sp.Symbol) -> bool:
         """May the loop run one iteration at a time, without taking rows from a product or vectors from a loop?
