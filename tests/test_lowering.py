@@ -320,6 +320,14 @@ def test_few_groups_leave_the_samples_parallel() -> None:
     assert [p.target for p in nest.partials] == ["ct_x1", "ct_x2"]
 
 
+def test_of_choices_with_enough_iterations_the_one_in_the_order_of_memory_is_taken() -> None:
+    """A plane of each sample and channel: the samples lead, though the channels alone are enough."""
+    nest = lower(halves(layers.get("instancenorm").derivation).bwd).functions[-1]
+    samples, channels, *_ = nest.parallel
+    assert samples.upper == (size_symbol("s0"),) and channels.upper == (size_symbol("s1"),)
+    assert [p.target for p in nest.partials] == ["ct_x1", "ct_x2"]
+
+
 def test_an_axis_that_is_read_by_digits_is_two_axes() -> None:
     x, m = Tensor("x0", (N, D * H)), Tensor("v0", (N, D))
     mean = Equation("v0", (i, j), (Term(x[i, b + j * H], (b,), in_range(b, H)),))
@@ -365,16 +373,14 @@ def test_an_axis_that_one_read_takes_otherwise_stays_one(body: sp.Expr) -> None:
 
 
 def test_statements_that_run_seldom_do_not_choose_the_loops() -> None:
-    """A statistic of each group would rather have the groups innermost, but is one of many thousand iterations."""
+    """A statistic of each sample would rather have the channels innermost, but is one of many thousand iterations."""
     x, m, s, y = Tensor("x0", (N, D, H, H)), Tensor("v0", (N, D)), Tensor("v1", (D,)), Tensor("v2", (N, D, H, H))
     h, w = AXES[2:4]
     over = (*in_range(b, H), *in_range(c, H))
     mean = Equation("v0", (i, j), (Term(x[i, j, b, c], (b, c), over),))
-    total = Equation("v1", (i,), (Term(x[b, i, c, bound_symbol(2)], (b, c, bound_symbol(2)),
-                                      (*in_range(b, N), *in_range(c, H), *in_range(bound_symbol(2), H))),))  # fmt: skip
-    centred = scalar_map("v2", 4, x[i, j, h, w] - m[i, j])
-    program = replace(cases.program("stats", (x, m, s, y), mean, total, centred), outputs=("v1", "v2"))
-    (nest,) = lower(program).functions
+    total = Equation("v1", (i,), (Term(m[b, i], (b,), in_range(b, N)),))
+    centred = scalar_map("v2", 4, x[i, j, h, w] - m[i, j] * s[j,])
+    (nest,) = lower(cases.program("stats", (x, m, s, y), mean, total, centred)).functions
     assert [(loop.mode, loop.upper) for loop in nest.parallel] == [("parallel", (D,))]
 
 

@@ -100,13 +100,27 @@ class Scheduler:
     def _widest(self, best: Choice, choices: Sequence[Choice]) -> Choice:
         """Of the choices that hold what the best one holds, fills apart, the one with the most parallel iterations.
 
-        Sums over the parallel loops are what it costs; `ENOUGH` iterations want no more. What is tiled stays so.
+        Of those with `ENOUGH`, the one that goes through memory from its start to its end. It costs sums over the
+        parallel loops. What is tiled stays so.
         """
         work = [s for s in best[2] if not is_fill(s)]
         if not self._runs_plain(best[2], best[0]) or any(s.product is not None for s in work):
             return best
         alike = [c for c in choices if [s for s in c[2] if not is_fill(s)] == work]
-        return max([best, *alike], key=lambda c: min(ENOUGH, self._width(c))) if len(alike) > 1 else best
+        return (
+            max([best, *alike], key=lambda c: (min(ENOUGH, self._width(c)), self._leads(c))) if len(alike) > 1 else best
+        )
+
+    def _leads(self, choice: Choice) -> float:
+        """How many elements, at representative sizes, the accesses have that a choice goes through in order."""
+        cls, _, statements = choice
+        led = (
+            a.name
+            for s in statements
+            for a in (s.target, *s.reads())
+            if a.indices and a.indices[0] == self.loops.classes.loop(s, cls)
+        )
+        return sum(self.loops.value(sp.Mul(*self.loops.shapes[name])) for name in led)
 
     def _width(self, choice: Choice) -> float:
         """The parallel iterations of a choice at representative sizes; of one that would be tiled, 1."""
