@@ -463,6 +463,21 @@ static inline void jc_copy_f64(double *dst, const double *src, ptrdiff_t n, ptrd
     else for (ptrdiff_t i = 0; i < n; ++i) dst[i] = src[i];
 }
 
+/* Where a loop writes n values of an array of `whole`: a line that is streamed when it is done (jc_leave), if the array outgrows the
+ * cache and the run is long enough or ends where cache lines do; else the place itself. */
+#define JC_LINE(suffix, real)                                                                                                     \
+    static inline real *jc_line_##suffix(real *line, real *place, ptrdiff_t n, ptrdiff_t whole) {                                 \
+        int large = whole >= (ptrdiff_t)(JC_COPY_STREAMED / sizeof(real));                                                        \
+        int whole_lines = !((((uintptr_t)place) | (uintptr_t)n * sizeof(real)) & 63);                                             \
+        return large & (whole_lines | (n >= (ptrdiff_t)(JC_COPY_LONG / sizeof(real)))) ? line : place;                            \
+    }                                                                                                                             \
+    static inline void jc_leave_##suffix(real *place, const real *into, ptrdiff_t n) {                                            \
+        if (into != place) jc_stream_##suffix(place, into, n);                                                                    \
+    }
+JC_LINE(f32, float)
+JC_LINE(f64, double)
+#undef JC_LINE
+
 /* Set a run of n values: past the cache if it is larger than a core's own, for little of it would still be there when it is read. */
 #define JC_FILL_STREAMED 4194304
 #if defined(JC_STREAM_BYTES)

@@ -410,7 +410,9 @@ def test_a_bound_that_another_always_exceeds_is_not_spelled() -> None:
 
 
 def test_a_loop_from_zero_and_a_call_name_only_what_they_need() -> None:
-    text = emit_kernel(lower(layernorm()), "forward", "f32")
+    x, total = Tensor("x0", (N, D)), Tensor("v0", (N,))
+    rows = program("rows", (x, total), Equation("v0", (i,), (Term(sp.exp(x[i, b]), (b,), in_range(b, D)),)))
+    text = emit_kernel(lower(rows), "forward", "f32")
     assert "range(0, " not in text
     block = next(line for line in text.splitlines() if "_block_f32(" in line and line.startswith("cdef"))
     assert "Py_ssize_t s1" in block and "Py_ssize_t s0" not in block
@@ -428,6 +430,32 @@ def test_a_copied_row_is_one_call_and_each_block_ends_in_a_fence() -> None:
     target, source, count, whole = call.split(", ")
     assert "[" in source and target.isidentifier() and count.isidentifier() and " * " in whole
     assert text.count("jc_stream_fence()") == 1
+
+
+def test_results_go_through_a_line_that_is_streamed_where_they_outgrow_the_cache() -> None:
+    x, y = Tensor("x0", (N, D)), Tensor("v0", (N, D))
+    exponentials = program("exponentials", (x, y), scalar_map("v0", 2, sp.exp(x[i, j])))
+    text = emit_kernel(lower(exponentials), "forward", "f32")
+    assert re.search(r"into = jc_line_f32\(line, v0 \+ first_[^,]*, last_ - first_, s0 \* s1\)", text)
+    assert "jc_leave_f32(" in text and text.count("jc_stream_fence()") == 1
+    module = built("exponentials", {"forward": exponentials})
+    for rows, columns in ((3, 7), (2048, 1024), (4099, 513), (1030, 1029)):
+        check(module, "forward", exponentials, {"s0": rows, "s1": columns})
+
+
+def test_what_a_nest_reads_again_is_no_line() -> None:
+    x, y, total = Tensor("x0", (N, D)), Tensor("v0", (N, D)), Tensor("v1", (N,))
+    text = emit_kernel(
+        lower(
+            program(
+                "summed", (x, y, total),
+                scalar_map("v0", 2, sp.exp(x[i, j])),
+                Equation("v1", (i,), (Term(y[i, b], (b,), in_range(b, D)),)),
+                outputs=("v0", "v1"),
+            )
+        ), "forward", "f32",
+    )  # fmt: skip
+    assert "jc_line" not in text
 
 
 def test_a_row_that_is_turned_around_or_read_through_data_is_no_copy() -> None:

@@ -51,6 +51,10 @@ def _function(name: str) -> list[str]:
         return [ORDER[stem].format(name=name, real=kind, whole=whole)]
     if name == "jc_stream_fence":
         return [f"void {name}()"]
+    if stem == "line":
+        return [f"{kind} *{name}({kind} *, {kind} *, Py_ssize_t, Py_ssize_t)"]
+    if stem == "leave":
+        return [f"void {name}({kind} *, const {kind} *, Py_ssize_t)"]
     if stem == "copy":
         return [f"void {name}({kind} *, const {kind} *, Py_ssize_t, Py_ssize_t)"]
     if stem == "fill":

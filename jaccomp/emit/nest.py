@@ -16,6 +16,7 @@ import sympy as sp
 from jaccomp.emit.expressions import ADD, ATOM, REAL
 from jaccomp.emit.nodes import Row
 from jaccomp.emit.scope import Scope
+from jaccomp.emit.streams import write_only
 from jaccomp.emit.templates import render
 from jaccomp.lowering.ir import LEAVES, Buffer, Contract, Function, Guard, Loop, Select, leaf_expressions, walk
 from jaccomp.lowering.storage import node_accesses
@@ -64,7 +65,8 @@ class Nest:
                                       for s in (n.index, n.stop) if s is not None)]:  # fmt: skip
             self.symbols[symbol] = self.names.fresh(self.hint(hints.get(symbol), symbol))
         self.shifts = self._shifts()
-        self.row = Row(scope, self.names, self.symbols, {b.name for b in self.locals}, self.shifts)
+        outputs = write_only(function.body) & set(self.kernel.program.outputs)
+        self.row = Row(scope, self.names, self.symbols, {b.name for b in self.locals}, self.shifts, outputs)
         self.spelling = self.row.spelling
 
     def hint(self, found: tuple[str, int, str] | None, symbol: sp.Symbol) -> str:
@@ -208,9 +210,11 @@ class Nest:
     def _declarations(self) -> list[str]:
         lines = []
         own = [self.symbols[s] for n in walk(self.function.body) if isinstance(n, Loop)
-               for s in (n.index, n.stop) if s is not None]  # fmt: skip
+               for s in (n.index, n.stop) if s is not None] + self.row.counters  # fmt: skip
         if own:
             lines.append(f"cdef Py_ssize_t {', '.join(own)}")
+        for line, into, length in self.row.lines:
+            lines += [f"cdef {REAL[self.dtype]} {line}[{length}]", f"cdef {REAL[self.dtype]} *{into}"]
         whole = [self.symbols[sp.Symbol(b.name)] for b in self.locals if b.dtype == "int64"]
         real = [self.symbols[sp.Symbol(b.name)] for b in self.locals if b.dtype != "int64"] + self.row.variables
         if self.row.order:

@@ -14,6 +14,7 @@ from jaccomp.emit.expressions import ADD, Spelling
 from jaccomp.emit.names import Names
 from jaccomp.emit.runs import Run, run
 from jaccomp.emit.scope import Scope
+from jaccomp.emit.streams import LINE, Line, lines
 from jaccomp.emit.templates import render
 from jaccomp.lowering.contraction import run_stride
 from jaccomp.lowering.ir import (
@@ -41,8 +42,8 @@ from jaccomp.program import Constraint
 class Row:
     """The text of one row function.
 
-    When it is written, `variables`, `order`, `flags` and `sizes` say what it needs declared, and `streams` whether its
-    stores wait for a fence.
+    `streamed` are the buffers whose lines may be streamed. When it is written, `variables`, `order`, `flags`, `sizes`,
+    `lines` and `counters` say what it needs declared, and `streams` whether its stores wait for a fence.
     """
 
     def __init__(
@@ -52,8 +53,13 @@ class Row:
         symbols: dict[sp.Basic, str],
         local_names: Collection[str],
         shifts: Mapping[str, sp.Expr],
+        streamed: Collection[str],
     ) -> None:
         self.scope, self.dtype = scope, scope.dtype
+        self.streamed = streamed
+        self.places: dict[Access, str] = {}
+        self.lines: list[tuple[str, str, int]] = []
+        self.counters: list[str] = []
         self.names, self.symbols = names, symbols
         self.local_names, self.shifts = local_names, shifts
         self.spelling = Spelling(self.dtype, symbols, self.access)
@@ -65,6 +71,8 @@ class Row:
         self.temporary_count = 0
 
     def access(self, access: Access) -> str:
+        if access in self.places:
+            return self.places[access]
         name = str(self.symbols[sp.Symbol(access.name)])
         if access.name in self.local_names or not access.indices:
             return name
@@ -167,6 +175,50 @@ class Row:
         self.sizes |= whole.free_symbols
         return render("copy.pyx.j2", **values, source=source, whole=self.spelling.integer(whole))
 
+    def _streamed(self, loop: Loop, top: bool) -> str | None:
+        """A loop whose results go to lines that are streamed where they outgrow the cache."""
+        found = lines(loop, self.streamed)
+        if not found:
+            return None
+        self.streams = True
+        first, last = self.names.fresh("first"), self.names.fresh("last")
+        self.counters += [first, last]
+        at = sp.Symbol(first, integer=True)
+        self.symbols[at] = first
+        spelled = [self._line(line, loop.index, at, f"{last} - {first}") for line in found]
+        equations = [n.equation for n in walk(loop) if isinstance(n, LEAVES) and n.equation is not None]
+        return render(
+            "stream.pyx.j2",
+            comments=self.scope.comments(equations) if top else [],
+            dtype=self.dtype,
+            index=self.symbols[loop.index],
+            lower=self.spelling.bound(loop.lower, largest=True),
+            upper=self.spelling.bound(loop.upper, largest=False),
+            length=LINE,
+            first=first,
+            last=last,
+            lines=spelled,
+            body=self.block(loop.body, False),
+        )
+
+    def _line(self, line: Line, index: sp.Symbol, first: sp.Symbol, count: str) -> dict[str, str]:
+        """The names of one line, and where its accesses are written."""
+        name, into = self.names.fresh("line"), self.names.fresh("into")
+        self.lines.append((name, into, LINE * line.stride))
+        for place, target in enumerate(line.targets):
+            self.places[target] = f"{into}[{self.spelling.integer(line.stride * (index - first) + place)}]"
+        whole = self.scope.kernel.buffer(line.name).elements
+        self.sizes |= whole.free_symbols
+        start = sp.expand(self.inner_offset(line.targets[0]).xreplace({index: first}))
+        return {
+            "name": name,
+            "into": into,
+            "place": f"{self.symbols[sp.Symbol(line.name)]} + {self.spelling.integer(start, ADD)}",
+            "count": count if line.stride == 1 else f"{line.stride} * ({count})",
+            "whole": self.spelling.integer(whole),
+            "wanted": " or ".join(self.scope.wants[o] for o in line.outputs),
+        }
+
     def _pointer(self, access: Access, found: Run) -> str | None:
         """Where an access starts in a run; None if it takes other steps than one place."""
         at = found.first(self.inner_offset(access))
@@ -180,7 +232,7 @@ class Row:
         return upper if lower == "0" else f"{lower}, {upper}"
 
     def _loop(self, loop: Loop, top: bool) -> str:
-        found = self._extremum(loop, top) or self._call(loop, top)
+        found = self._extremum(loop, top) or self._call(loop, top) or self._streamed(loop, top)
         if found is not None:
             return found
         equations = [n.equation for n in walk(loop) if isinstance(n, LEAVES) and n.equation is not None]

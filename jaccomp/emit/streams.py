@@ -1,0 +1,88 @@
+"""Loops whose results may outgrow the cache write them to a line that stays in it, and stream the line past it.
+
+for i: y[i] = f(x[i])
+    ->   for first by LINE up to last: { for i in first .. last: line[i - first] = f(x[i]); y[first..] <- line }
+
+Whether a line is used is decided by sizes when the loop runs; else the loop writes where the line would go.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+import sympy as sp
+
+from jaccomp.lowering.affine import slope
+from jaccomp.lowering.ir import LEAVES, Assign, Block, Guard, Loop, leaf_accesses, walk
+from jaccomp.notation import Access
+
+LINE = 512
+"""Iterations of one line: a few of them stay in the first cache beside what they are computed from."""
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """Places that a loop writes one after the other: `targets[r]` starts at `start + r` and moves by their number."""
+
+    targets: tuple[Access, ...]
+    start: sp.Expr
+    outputs: tuple[str, ...]
+
+    @property
+    def stride(self) -> int:
+        return len(self.targets)
+
+    @property
+    def name(self) -> str:
+        return str(self.targets[0].name)
+
+
+def write_only(body: Block) -> frozenset[str]:
+    """The buffers that nothing in a nest reads, accumulates in or sets to a constant."""
+    written: set[str] = set()
+    others: set[str] = set()
+    for node in walk(body):
+        if isinstance(node, Assign) and node.value.has(Access):
+            written.add(node.target.name)
+            others |= {a.name for a in node.value.atoms(Access)}
+            others |= {a.name for i in node.target.indices for a in i.atoms(Access)}
+        elif isinstance(node, LEAVES):
+            others |= {a.name for a in leaf_accesses(node)}
+        elif isinstance(node, Guard):
+            others |= {a.name for c in node.constraints for a in c.expr.atoms(Access)}
+    return frozenset(written - others)
+
+
+def lines(loop: Loop, candidates: Collection[str]) -> tuple[Line, ...]:
+    """What an innermost loop writes of `candidates` that goes through memory in order."""
+    if loop.stop is not None or any(isinstance(n, Loop) for n in walk(loop.body)):
+        return ()
+    found: dict[tuple[str, int, sp.Expr, tuple[str, ...]], dict[int, Access]] = {}
+    for leaf, outputs in _assigned(loop.body, ()):
+        if leaf.target.name not in candidates or leaf.target.is_integer or not leaf.target.indices:
+            continue
+        (offset,) = leaf.target.indices
+        step = slope(offset, loop.index)
+        if step is None or not step.is_Integer or step < 1:
+            continue
+        start = sp.expand(offset - step * loop.index)
+        place = int(start.as_coeff_Add()[0]) % int(step) if start.as_coeff_Add()[0].is_Integer else 0
+        key = (leaf.target.name, int(step), sp.expand(start - place), outputs)
+        found.setdefault(key, {})[place] = leaf.target
+    return tuple(
+        Line(tuple(places[r] for r in range(step)), start, outputs)
+        for (_, step, start, outputs), places in found.items()
+        if sorted(places) == list(range(step))
+    )
+
+
+def _assigned(block: Block, outputs: tuple[str, ...]) -> list[tuple[Assign, tuple[str, ...]]]:
+    """The assignments that run in every iteration in which their outputs are wanted."""
+    result: list[tuple[Assign, tuple[str, ...]]] = []
+    for node in block.nodes:
+        if isinstance(node, Assign):
+            result.append((node, outputs))
+        elif isinstance(node, Guard) and not node.constraints and not outputs:
+            result += _assigned(node.body, node.outputs)
+    return result
