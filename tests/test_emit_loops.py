@@ -392,9 +392,10 @@ def test_scalars_are_spelled_in_their_dtype() -> None:
     assert spelled(x**HALF) == "jc_rsqrt_f32(x0[i0])"
     assert spelled(1 / x, "f64") == "1.0 / x0[i0]"
     assert spelled(x / N) == "x0[i0] / (<float>N)"
+    assert spelled(1 + x) == "<float>1 + x0[i0]" and spelled(1 + x, "f64") == "1 + x0[i0]"
     assert spelled(sp.Rational(1, 3) * x) == "<float>0.3333333333333333 * x0[i0]"
     assert spelled(sp.Max(x, 0), "f64") == "jc_max_f64(0, x0[i0])"
-    assert spelled(sp.Piecewise((x, x > 0), (-x, True))) == "(x0[i0] if x0[i0] > 0 else -x0[i0])"
+    assert spelled(sp.Piecewise((x, x > 0), (-x, True))) == "(x0[i0] if x0[i0] > <float>0 else -x0[i0])"
 
 
 def test_an_unknown_function_is_refused() -> None:
@@ -421,7 +422,7 @@ def test_a_loop_from_zero_and_a_call_name_only_what_they_need() -> None:
 def test_a_run_of_zeros_is_one_call() -> None:
     text = emit_kernel(lower(vjp(embedding())), "bwd", "f32")
     calls = re.findall(r"jc_fill_f32\((.*)\)", text)
-    assert len(calls) == 1 and calls[0].endswith(", 0") and "_last - " in calls[0]
+    assert len(calls) == 1 and calls[0].endswith(", <float>0") and "_last - " in calls[0]
 
 
 def test_a_copied_row_is_one_call_and_each_block_ends_in_a_fence() -> None:
@@ -441,6 +442,23 @@ def test_results_go_through_a_line_that_is_streamed_where_they_outgrow_the_cache
     module = built("exponentials", {"forward": exponentials})
     for rows, columns in ((3, 7), (2048, 1024), (4099, 513), (1030, 1029)):
         check(module, "forward", exponentials, {"s0": rows, "s1": columns})
+
+
+def test_loops_of_arithmetic_go_over_whole_vectors_and_the_parts_at_their_ends() -> None:
+    text = emit_kernel(lower(layernorm()), "forward", "f32")
+    assert "u0_lanes" not in text and text.count("jc_total_f32(") == 2
+    assert "jc_pass_f32(v2 + " in text and "jc_before_f32(v2 + start, s1, s0 * s1)" in text
+    module = built("vectors", {"forward": layernorm(), "bwd": vjp(layernorm())})
+    for rows, columns in ((0, 5), (3, 0), (1, 1), (2, 15), (5, 64), (3, 131), (1030, 1029), (4100, 517)):
+        check(module, "forward", layernorm(), {"s0": rows, "s1": columns})
+    for rows, columns in ((0, 5), (3, 0), (2, 15), (33, 131), (1030, 1029)):
+        check(module, "bwd", vjp(layernorm()), {"s0": rows, "s1": columns})
+
+
+def test_each_row_function_asks_what_is_wanted_or_is_spared_it() -> None:
+    text = emit_kernel(lower(vjp(layernorm())), "bwd", "f32")
+    whole, some = re.findall(r"(?ms)^cdef inline void bwd_nest\d_row(?:_some)?_f32\([^)]*ct_x0.*?^\n", text)
+    assert "want" not in whole and "if want_ct_x0" in some
 
 
 def test_what_a_nest_reads_again_is_no_line() -> None:

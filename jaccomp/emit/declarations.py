@@ -12,9 +12,23 @@ TYPES = (
     ("out_f64", "double *", "double *restrict"),
     ("out_i64", "int64_t *", "int64_t *restrict"),
 )
+VECTORS = (("lanes_f32", "float ", "jc_lanes_f32"), ("lanes_f64", "double ", "jc_lanes_f64"))
 INTEGER = {
     "jc_floordiv": 2, "jc_ceildiv": 2, "jc_mod": 2, "jc_min": 2, "jc_max": 2, "jc_lower": 2, "jc_upper": 2,
 }  # fmt: skip
+LANES = {
+    "load": "{lanes} {name}(const {real} *)",
+    "load_part": "{lanes} {name}(const {real} *, Py_ssize_t)",
+    "store": "void {name}({real} *, {lanes})",
+    "store_part": "void {name}({real} *, {lanes}, Py_ssize_t)",
+    "pass": "void {name}({real} *, {lanes}, bint)",
+    "zeros": "{lanes} {name}()",
+    "first": "{lanes} {name}({lanes}, Py_ssize_t)",
+    "total": "{real} {name}(const {lanes} *, int)",
+    "streams": "bint {name}(const {real} *, Py_ssize_t)",
+    "before": "Py_ssize_t {name}(const {real} *, Py_ssize_t, Py_ssize_t)",
+}
+"""Functions over whole vectors, which Cython takes for numbers."""
 ORDER = {
     "order": "{whole} {name}({real})",
     "later": "{whole} {name}({whole}, {whole})",
@@ -32,6 +46,9 @@ def declarations(text: str, header: str) -> str:
     ]
     lines += ["", f'cdef extern from "{header}" nogil:']
     lines += [f'    ctypedef {base}{name} "{spelled}"' for name, base, spelled in TYPES]
+    if "jc_load_" in text:
+        lines += [f'    ctypedef {base}{name} "{spelled}"' for name, base, spelled in VECTORS]
+        lines += ["    Py_ssize_t JC_LANES_f32", "    Py_ssize_t JC_LANES_f64"]
     for name in sorted(set(re.findall(r"\bjc_\w+", text))):
         lines += [f"    {line}" for line in _function(name)]
     if "JC_INF" in text:
@@ -47,6 +64,8 @@ def _function(name: str) -> list[str]:
     kind = "float" if name.endswith("_f32") else "double"
     stem = name.removeprefix("jc_").removesuffix("_f32").removesuffix("_f64")
     whole = "int32_t" if kind == "float" else "int64_t"
+    if stem in LANES:
+        return [LANES[stem].format(name=name, real=kind, lanes="lanes_f32" if kind == "float" else "lanes_f64")]
     if stem in ORDER:
         return [ORDER[stem].format(name=name, real=kind, whole=whole)]
     if name == "jc_stream_fence":

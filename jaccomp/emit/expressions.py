@@ -109,6 +109,14 @@ class Spelling:
         digits = repr(float(sp.N(value, 30)))
         return digits if self.dtype == "f64" else f"<float>{digits}"
 
+    def _whole_literal(self, value: int) -> Text:
+        """A small integer in few digits; as a float it is cast, or C would go on in double."""
+        if abs(value) >= 2**24:
+            return self.literal(sp.Integer(value)), UNARY
+        if self.dtype == "f64":
+            return str(value), ATOM if value >= 0 else UNARY
+        return f"<float>{value}" if value >= 0 else f"-<float>{-value}", UNARY
+
     def real(self, expr: sp.Expr, level: int = COMPARE) -> str:
         return _wrapped(self._real(expr), level)
 
@@ -122,7 +130,7 @@ class Spelling:
         if expr is sp.S.NegativeInfinity:
             return "-JC_INF", UNARY
         if isinstance(expr, sp.Integer):
-            return (str(int(expr)), ATOM if expr >= 0 else UNARY) if abs(expr) < 2**24 else (self.literal(expr), UNARY)
+            return self._whole_literal(int(expr))
         if (expr.is_number and not expr.has(sp.Function)) or isinstance(expr, sp.Rational | sp.Float | sp.NumberSymbol):
             return self.literal(expr), UNARY
         if expr.is_integer and not isinstance(expr, sp.floor | sp.ceiling | sp.sign) and self._is_whole(expr):

@@ -65,8 +65,7 @@ class Nest:
                                       for s in (n.index, n.stop) if s is not None)]:  # fmt: skip
             self.symbols[symbol] = self.names.fresh(self.hint(hints.get(symbol), symbol))
         self.shifts = self._shifts()
-        outputs = write_only(function.body) & set(self.kernel.program.outputs)
-        self.row = Row(scope, self.names, self.symbols, {b.name for b in self.locals}, self.shifts, outputs)
+        self.row = self._row(all_wanted=True)
         self.spelling = self.row.spelling
 
     def hint(self, found: tuple[str, int, str] | None, symbol: sp.Symbol) -> str:
@@ -75,6 +74,13 @@ class Nest:
         tensor, axis, suffix = found
         given = self.kernel.program.labels.axis_names(tensor)
         return (given[axis] if given is not None and axis < len(given) else f"i{axis}") + suffix
+
+    def _row(self, all_wanted: bool) -> Row:
+        """The row function's text to be, with or without questions which outputs are wanted."""
+        outputs = write_only(self.function.body) & set(self.kernel.program.outputs)
+        local_names = {b.name for b in self.locals}
+        names, symbols = self.names.copy(), dict(self.symbols)
+        return Row(self.scope, names, symbols, local_names, self.shifts, outputs, all_wanted)
 
     # ---- pointers
 
@@ -122,29 +128,33 @@ class Nest:
         constants = [f"{self._constant_type(c)} {self.symbols[c]}" for c in used]
         row = [f"{self._pointer_type(b)} {self.symbols[sp.Symbol(b.name)]}" for b in buffers]
         row += [f"Py_ssize_t {self.symbols[s]}" for s in outer] + constants
-        row += [f"bint {scope.wants[o]}" for o in flags]
+        asked = [f"bint {scope.wants[o]}" for o in flags]
         block = [f"{self._pointer_type(b)} {self.symbols[sp.Symbol(b.name)]}" for b in buffers if b.place != "scratch"]
         more = self._block_constants(used)
         block += ["Py_ssize_t first", "Py_ssize_t last"] + [f"{self._constant_type(c)} {self.symbols[c]}" for c in more]
-        block += [f"bint {scope.wants[o]}" for o in flags]
         arguments = [self._row_argument(b) for b in buffers] + [self.symbols[s] for s in outer]
         arguments += [self.symbols[c] for c in used]
         declarations, prologue, epilogue = self._scratch_lines()
         unflatten = self._unflatten()
+        rows = [{"suffix": "", "parameters": row, "declarations": self._declarations(self.row), "body": body}]
+        if flags:
+            some = self._row(all_wanted=False)
+            text = some.block(function.body, top=True)
+            rows.append(
+                {"suffix": "_some", "parameters": row + asked, "declarations": self._declarations(some), "body": text}
+            )
         text = render(
             "function.pyx.j2",
             name=self.title,
             dtype=self.dtype,
-            row_parameters=", ".join(row),
-            declarations=self._declarations(),
-            body=body,
-            block_parameters=", ".join(block),
+            rows=rows,
+            block_parameters=", ".join(block + asked),
             block_declarations=["cdef Py_ssize_t flat", *self._outer_declarations(), *declarations],
             prologue=prologue,
             epilogue=epilogue,
             unflatten=unflatten,
             wanted=" and ".join(scope.wants[o] for o in flags),
-            all_arguments=", ".join([*arguments, *("1" for _ in flags)]),
+            all_arguments=", ".join(arguments),
             some_arguments=", ".join([*arguments, *(scope.wants[o] for o in flags)]),
         )
         return Made(text, self._values(buffers, more, flags), self._partial_declarations())
@@ -207,18 +217,24 @@ class Nest:
         shift = self.shifts.get(buffer.name, sp.S.Zero)
         return name if shift == 0 else f"{name} + {self.spelling.integer(shift, ADD)}"
 
-    def _declarations(self) -> list[str]:
+    def _declarations(self, row: Row) -> list[str]:
         lines = []
         own = [self.symbols[s] for n in walk(self.function.body) if isinstance(n, Loop)
-               for s in (n.index, n.stop) if s is not None] + self.row.counters  # fmt: skip
+               for s in (n.index, n.stop) if s is not None] + row.counters  # fmt: skip
         if own:
             lines.append(f"cdef Py_ssize_t {', '.join(own)}")
-        for line, into, length in self.row.lines:
+        for line, into, length in row.lines:
             lines += [f"cdef {REAL[self.dtype]} {line}[{length}]", f"cdef {REAL[self.dtype]} *{into}"]
         whole = [self.symbols[sp.Symbol(b.name)] for b in self.locals if b.dtype == "int64"]
-        real = [self.symbols[sp.Symbol(b.name)] for b in self.locals if b.dtype != "int64"] + self.row.variables
-        if self.row.order:
-            lines.append(f"cdef {ORDER[self.dtype]} {self.row.order}")
+        real = [self.symbols[sp.Symbol(b.name)] for b in self.locals if b.dtype != "int64"] + row.variables
+        for lanes, steps in row.sums:
+            lines.append(f"cdef lanes_{self.dtype} {lanes}[{steps}]")
+        if row.vector_variables:
+            lines.append(f"cdef lanes_{self.dtype} {', '.join(row.vector_variables)}")
+        if row.marks:
+            lines.append(f"cdef bint {', '.join(row.marks)}")
+        if row.order:
+            lines.append(f"cdef {ORDER[self.dtype]} {row.order}")
         if whole:
             lines.append(f"cdef int64_t {', '.join(whole)}")
         if real:

@@ -16,6 +16,7 @@ from jaccomp.emit.runs import Run, run
 from jaccomp.emit.scope import Scope
 from jaccomp.emit.streams import LINE, Line, lines
 from jaccomp.emit.templates import render
+from jaccomp.emit.vectors import Lanes, moves, steady, vectors
 from jaccomp.lowering.contraction import run_stride
 from jaccomp.lowering.ir import (
     LEAVES,
@@ -42,8 +43,9 @@ from jaccomp.program import Constraint
 class Row:
     """The text of one row function.
 
-    `streamed` are the buffers whose lines may be streamed. When it is written, `variables`, `order`, `flags`, `sizes`,
-    `lines` and `counters` say what it needs declared, and `streams` whether its stores wait for a fence.
+    `streamed` are the buffers whose lines may be streamed; with `all_wanted` nothing asks which outputs are. When it is
+    written, `variables`, `vector_variables`, `order`, `flags`, `sizes`, `lines`, `sums`, `marks` and `counters` say
+    what it needs declared, and `streams` whether its stores wait for a fence.
     """
 
     def __init__(
@@ -54,12 +56,20 @@ class Row:
         local_names: Collection[str],
         shifts: Mapping[str, sp.Expr],
         streamed: Collection[str],
+        all_wanted: bool,
     ) -> None:
         self.scope, self.dtype = scope, scope.dtype
         self.streamed = streamed
+        self.all_wanted = all_wanted
         self.places: dict[Access, str] = {}
         self.lines: list[tuple[str, str, int]] = []
         self.counters: list[str] = []
+        self.lanes: Lanes | None = None
+        self.sums: list[tuple[str, int]] = []
+        self.marks: list[str] = []
+        self.steps: tuple[str, ...] = ()
+        self.vector_variables: list[str] = []
+        self.moving: set[sp.Basic] = set()
         self.names, self.symbols = names, symbols
         self.local_names, self.shifts = local_names, shifts
         self.spelling = Spelling(self.dtype, symbols, self.access)
@@ -73,6 +83,8 @@ class Row:
     def access(self, access: Access) -> str:
         if access in self.places:
             return self.places[access]
+        if self.lanes is not None and self.lanes.index in access.free_symbols:
+            return self._loaded(access, self.lanes)
         name = str(self.symbols[sp.Symbol(access.name)])
         if access.name in self.local_names or not access.indices:
             return name
@@ -99,7 +111,9 @@ class Row:
             case Loop():
                 return self._loop(node, top)
             case Guard():
-                return render("guard.pyx.j2", condition=self._condition(node), body=self.block(node.body, top))
+                condition = self._condition(node)
+                body = self.block(node.body, top)
+                return render("guard.pyx.j2", condition=condition, body=body) if condition else body
             case Contract():
                 return self._contract(node)
             case Block():
@@ -118,9 +132,13 @@ class Row:
     def _condition(self, guard: Guard) -> str:
         tests = [self._test(c) for c in guard.constraints]
         self.flags |= set(guard.outputs)
-        if guard.outputs:
-            tests.append(" or ".join(self.scope.wants[o] for o in guard.outputs))
-        return tests[0] if len(tests) == 1 else " and ".join(f"({t})" for t in tests)
+        if guard.outputs and not self.all_wanted:
+            tests.append(self._wanted(guard.outputs))
+        return "".join(tests) if len(tests) <= 1 else " and ".join(f"({t})" for t in tests)
+
+    def _wanted(self, outputs: Sequence[str]) -> str:
+        """The condition that one of the outputs is wanted; nothing where all are."""
+        return "" if self.all_wanted else " or ".join(self.scope.wants[o] for o in outputs)
 
     def _extremum(self, loop: Loop, top: bool) -> str | None:
         """A loop that only takes a maximum or minimum, as one over integers in the order of its values.
@@ -175,6 +193,96 @@ class Row:
         self.sizes |= whole.free_symbols
         return render("copy.pyx.j2", **values, source=source, whole=self.spelling.integer(whole))
 
+    def _vectors(self, loop: Loop, top: bool) -> str | None:
+        """A loop of plain arithmetic, over whole vectors and the parts at its ends."""
+        found = vectors(loop, self.local_names)
+        if found is None or self.lanes is not None:
+            return None
+        if not self.steps:
+            self.steps = tuple(self.names.fresh(n) for n in ("step", "start", "stop", "lane", "count"))
+            self.counters += self.steps
+        step, start, stop, lane, count = self.steps
+        sums = {target: self.names.fresh(f"{target.name}_lanes") for target in found.sums}
+        self.sums += [(name, found.steps) for name in sums.values()]
+        streams = {t: self.names.fresh("streams") for t in found.assigned if t.name in self.streamed}
+        self.marks += streams.values()
+        self.streams = self.streams or bool(streams)
+        whole = Lanes(loop.index, sums, streams, lane if found.steps > 1 else "0")
+        part = Lanes(loop.index, sums, streams, "0", count)
+        equations = [n.equation for n in walk(loop) if isinstance(n, LEAVES) and n.equation is not None]
+        wanted = self._wanted_sums(loop)
+        return render(
+            "vectors.pyx.j2",
+            comments=self.scope.comments(equations) if top else [],
+            dtype=self.dtype,
+            index=self.symbols[loop.index],
+            lower=self.spelling.bound(loop.lower, largest=True),
+            upper=self.spelling.bound(loop.upper, largest=False),
+            step=step,
+            start=start,
+            stop=stop,
+            lane=lane,
+            count=count,
+            steps=found.steps,
+            width=f"{found.steps} * JC_LANES_{self.dtype}" if found.steps > 1 else f"JC_LANES_{self.dtype}",
+            length=self._length(loop),
+            sums=[{"lanes": name, "target": self.access(t), "wanted": wanted[t]} for t, name in sums.items()],
+            streams=[self._stream(target, name, loop.index, start) for target, name in streams.items()],
+            body=self._in_lanes(loop.body, whole),
+            part=self._in_lanes(loop.body, part),
+        )
+
+    def _length(self, loop: Loop) -> str:
+        lower, upper = self.spelling.bound(loop.lower, largest=True), self.spelling.bound(loop.upper, largest=False)
+        return upper if lower == "0" else f"{upper} - ({lower})"
+
+    def _in_lanes(self, block: Block, lanes: Lanes) -> str:
+        self.lanes = lanes
+        text = self.block(block, False)
+        self.lanes = None
+        return text
+
+    def _wanted_sums(self, loop: Loop) -> dict[Access, str]:
+        """For each sum of a loop when it is wanted; nothing where it always is."""
+        result: dict[Access, str] = {}
+        for node in loop.body.nodes:
+            outputs = node.outputs if isinstance(node, Guard) else ()
+            for leaf in walk(node):
+                if isinstance(leaf, LEAVES):
+                    result[leaf.target] = self._wanted(outputs)
+        return result
+
+    def _stream(self, target: Access, name: str, index: sp.Symbol, start: str) -> dict[str, str]:
+        """Where an output begins in a loop, and the elements of all of it."""
+        at = sp.Symbol(start, integer=True)
+        self.symbols[at] = start
+        whole = self.scope.kernel.buffer(target.name).elements
+        self.sizes |= whole.free_symbols
+        return {"name": name, "place": self._place(target, index, at), "whole": self.spelling.integer(whole)}
+
+    def _place(self, access: Access, index: sp.Symbol, at: sp.Symbol) -> str:
+        offset = sp.expand(self.inner_offset(access).xreplace({index: at}))
+        return f"{self.symbols[sp.Symbol(access.name)]} + {self.spelling.integer(offset, ADD)}"
+
+    def _loaded(self, access: Access, lanes: Lanes) -> str:
+        place = self._place(access, lanes.index, lanes.index)
+        return f"jc_load_part_{self.dtype}({place}, {lanes.count})" if lanes.count else f"jc_load_{self.dtype}({place})"
+
+    def _stored(self, node: Assign | Accumulate, value: sp.Expr, lanes: Lanes) -> str:
+        """One statement over a vector, or over a part of one."""
+        target, spelled = node.target, self.spelling.real(value)
+        if target in lanes.sums:
+            inside = f"jc_first_{self.dtype}({spelled}, {lanes.count})" if lanes.count else spelled
+            return f"{lanes.sums[target]}[{lanes.lane}] += {inside}"
+        if isinstance(node, Accumulate):
+            spelled = f"{self._loaded(target, lanes)} + ({spelled})"
+        place = self._place(target, lanes.index, lanes.index)
+        if lanes.count:
+            return f"jc_store_part_{self.dtype}({place}, {spelled}, {lanes.count})"
+        if target in lanes.streams:
+            return f"jc_pass_{self.dtype}({place}, {spelled}, {lanes.streams[target]})"
+        return f"jc_store_{self.dtype}({place}, {spelled})"
+
     def _streamed(self, loop: Loop, top: bool) -> str | None:
         """A loop whose results go to lines that are streamed where they outgrow the cache."""
         found = lines(loop, self.streamed)
@@ -209,14 +317,13 @@ class Row:
             self.places[target] = f"{into}[{self.spelling.integer(line.stride * (index - first) + place)}]"
         whole = self.scope.kernel.buffer(line.name).elements
         self.sizes |= whole.free_symbols
-        start = sp.expand(self.inner_offset(line.targets[0]).xreplace({index: first}))
         return {
             "name": name,
             "into": into,
-            "place": f"{self.symbols[sp.Symbol(line.name)]} + {self.spelling.integer(start, ADD)}",
+            "place": self._place(line.targets[0], index, first),
             "count": count if line.stride == 1 else f"{line.stride} * ({count})",
             "whole": self.spelling.integer(whole),
-            "wanted": " or ".join(self.scope.wants[o] for o in line.outputs),
+            "wanted": self._wanted(line.outputs),
         }
 
     def _pointer(self, access: Access, found: Run) -> str | None:
@@ -232,9 +339,10 @@ class Row:
         return upper if lower == "0" else f"{lower}, {upper}"
 
     def _loop(self, loop: Loop, top: bool) -> str:
-        found = self._extremum(loop, top) or self._call(loop, top) or self._streamed(loop, top)
-        if found is not None:
-            return found
+        for attempt in (self._extremum, self._call, self._vectors, self._streamed):
+            found = attempt(loop, top)
+            if found is not None:
+                return found
         equations = [n.equation for n in walk(loop) if isinstance(n, LEAVES) and n.equation is not None]
         tiled = any(isinstance(n, Contract) for n in walk(loop))
         values = {
@@ -259,15 +367,35 @@ class Row:
         lines: list[str] = []
         for node, (definitions, value) in zip(plain, found, strict=True):
             for symbol, meaning in definitions:
-                self.temporary_count += 1
-                name = self.names.fresh("t")
-                self.symbols[symbol] = name
-                self.variables.append(name)
-                lines.append(render("assign.pyx.j2", target=name, value=self.spelling.real(meaning)))
+                lines += self._named(symbol, meaning)
+            if self.lanes is not None:
+                value, more = steady(value, self._is_vector, self.temporary_count)
+                for symbol, meaning in more:
+                    lines += self._named(symbol, meaning)
             lines.append(self._leaf(node, value))
         return lines
 
+    def _named(self, symbol: sp.Symbol, meaning: sp.Expr) -> list[str]:
+        """A shared subexpression, or one that does not change in a vector loop, as a variable."""
+        self.temporary_count += 1
+        name = self.names.fresh("t")
+        self.symbols[symbol] = name
+        if not self._is_vector(meaning):
+            self.variables.append(name)
+            return [render("assign.pyx.j2", target=name, value=self.spelling.real(meaning))]
+        self.vector_variables.append(name)
+        self.moving.add(symbol)
+        assert self.lanes is not None
+        meaning, more = steady(meaning, self._is_vector, self.temporary_count)
+        lines = [line for inner, its in more for line in self._named(inner, its)]
+        return [*lines, render("assign.pyx.j2", target=name, value=self.spelling.real(meaning))]
+
+    def _is_vector(self, expr: sp.Expr) -> bool:
+        return self.lanes is not None and moves(expr, self.lanes.index, self.moving)
+
     def _leaf(self, node: Assign | Accumulate | Scatter | Select, value: sp.Expr) -> str:
+        if self.lanes is not None and isinstance(node, Assign | Accumulate):
+            return self._stored(node, value, self.lanes)
         target = self.access(node.target)
         whole = bool(node.target.is_integer)
         spelled = self.spelling.integer(value) if whole and not isinstance(node, Select) else self.spelling.real(value)

@@ -1,0 +1,135 @@
+"""Loops of plain arithmetic, which are written over whole vectors instead of being left to the C compiler.
+
+for i: s += x[i] y[i]
+    ->   for i by 4 vectors: { for lane in 0 .. 4: sums[lane] += x[i..] y[i..] };  s += total of sums
+
+A sum then does not wait for itself, and a result can be stored past the cache from a register. What has functions,
+choices or gathers in it stays a loop over numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+
+import sympy as sp
+
+from jaccomp.emit.cse import Definition
+from jaccomp.lowering.affine import slope
+from jaccomp.lowering.ir import Accumulate, Assign, Block, Guard, Loop
+from jaccomp.notation import Access
+from jaccomp.program import accesses
+
+SUMS = 8
+"""Vectors that sums may take of the registers of any machine."""
+AT_ONCE = 4
+"""Vectors of one step: enough additions under way to hide how long one takes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Vectors:
+    """A loop over vectors: the locals it adds to, the places it assigns, and how many vectors one step takes."""
+
+    sums: tuple[Access, ...]
+    assigned: tuple[Access, ...]
+    steps: int
+
+
+@dataclass(frozen=True, slots=True)
+class Lanes:
+    """How the body of a vector loop is spelled: its index, the sums' names, and how many lanes of a part there are."""
+
+    index: sp.Symbol
+    sums: dict[Access, str]
+    streams: dict[Access, str]
+    lane: str
+    count: str = ""
+
+
+def moves(expr: sp.Expr, index: sp.Symbol, moving: Collection[sp.Basic] = ()) -> bool:
+    """Does an arithmetic expression change with the index, is it a vector? `moving` are names of vectors."""
+    return any(index in a.free_symbols for a in accesses(expr)) or not expr.free_symbols.isdisjoint(moving)
+
+
+def vectors(loop: Loop, local_names: Collection[str]) -> Vectors | None:
+    """An innermost loop over contiguous arrays that holds nothing but sums, differences and products; else None."""
+    if loop.stop is not None:
+        return None
+    sums: dict[Access, None] = {}
+    assigned: dict[Access, None] = {}
+    leaves = _leaves(loop.body)
+    if not leaves:
+        return None
+    for leaf in leaves:
+        target = leaf.target
+        if not _is_arithmetic(leaf.value, loop.index) or not moves(leaf.value, loop.index) or target.is_integer:
+            return None
+        if isinstance(leaf, Accumulate) and leaf.reducer != "sum":
+            return None
+        if target.name in local_names or not target.indices:
+            if not isinstance(leaf, Accumulate) or target.name not in local_names:
+                return None
+            sums[target] = None
+        elif slope(target.indices[0], loop.index) != 1 or target.indices[0].has(Access):
+            return None
+        elif isinstance(leaf, Assign):
+            assigned[target] = None
+    read = {a.name for leaf in leaves for a in accesses(leaf.value)}
+    written = [leaf.target.name for leaf in leaves if leaf.target not in sums]
+    if {s.name for s in sums} & read or len(set(written)) != len(written) or set(written) & read:
+        return None
+    steps = AT_ONCE if not sums else max(1, min(AT_ONCE, 2 * SUMS // len(sums)))
+    return Vectors(tuple(sums), tuple(assigned), steps if sums else 1)
+
+
+def _leaves(block: Block, inside: bool = False) -> list[Assign | Accumulate]:
+    """The statements of a loop that run in each iteration where outputs are wanted; none if there are others."""
+    result: list[Assign | Accumulate] = []
+    for node in block.nodes:
+        if isinstance(node, Guard) and not node.constraints and not inside:
+            found = _leaves(node.body, True)
+            if not found:
+                return []
+            result += found
+        elif isinstance(node, Assign | Accumulate):
+            result.append(node)
+        else:
+            return []
+    return result
+
+
+def _is_arithmetic(expr: sp.Expr, index: sp.Symbol) -> bool:
+    if isinstance(expr, Access):
+        if not expr.indices:
+            return not expr.is_integer
+        move = slope(expr.indices[0], index)
+        return not expr.is_integer and not expr.indices[0].has(Access) and move in (0, 1)
+    if index not in expr.free_symbols:
+        return True
+    if isinstance(expr, sp.Add | sp.Mul):
+        return all(_is_arithmetic(a, index) for a in expr.args)
+    if isinstance(expr, sp.Pow):
+        return bool(expr.exp.is_Integer and 0 < expr.exp <= 4) and _is_arithmetic(expr.base, index)
+    return False
+
+
+def steady(expr: sp.Expr, moving: Callable[[sp.Expr], bool], first: int) -> tuple[sp.Expr, list[Definition]]:
+    """What does not change in a loop, named factor by factor, so that a vector meets one number.
+
+    2 x[i] c / N   ->   t = 2 c / N;  t x[i]
+    """
+    made: list[Definition] = []
+
+    def named(one: sp.Expr) -> sp.Expr:
+        if isinstance(one, Access) or not one.args or not moving(one):
+            return one
+        args = [named(a) for a in one.args]
+        if isinstance(one, sp.Mul):
+            still = [a for a in args if not moving(a)]
+            if len([a for a in still if not a.is_Number]) > 1 or any(isinstance(a, sp.Pow) for a in still):
+                symbol = sp.Symbol(f"t{first + len(made)}", real=True)
+                made.append((symbol, sp.Mul(*still)))
+                return sp.Mul(symbol, *(a for a in args if moving(a)))
+        return one.func(*args)
+
+    return named(expr), made
