@@ -46,6 +46,7 @@ ORDER = (
     "compiling",
     "checking",
     "",                         # jaccomp itself: the public names
+    "benchmark",
     "cli",
     "__main__",
 )  # fmt: skip

@@ -1,152 +1,138 @@
-"""Measure how long a person waits: derivations, cold builds and warm loads, over the library.
+"""Measure layers: beside PyTorch, JAX and NumPy and against the machine's limits, or how long their builds take.
 
-Derivation is spec to simplified VJP, SymPy's caches emptied. A cold build is forward and VJP of one layer from nothing,
-in a cache of its own. A warm load is a new process that loads a layer by name, less one that imports NumPy alone.
+`--suite core` times each row forward, as VJP from the inputs and backward from residuals, every peer in the same
+process and interleaved, and prints the ratio best peer / jaccomp and the fraction of the limit. `--suite latency` times
+derivations, cold builds and warm loads.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
-import statistics
-import subprocess
-import sys
-import tempfile
-import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 from jaccomp.cli import console
-from jaccomp.cli.target import Target, library, targets
-from jaccomp.errors import BuildError
+from jaccomp.errors import UsageError
 
-HELP = "how long derivations, cold builds and warm loads take"
-SUITES = ("latency",)
-LOADS = 9
-"""New processes of each kind: their median is what is reported."""
-LOADED = "layernorm"
+HELP = "layers beside peers and the machine's limits, or how long builds take"
+SUITES = ("core", "latency")
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("layer", nargs="*", metavar="LAYER", help="measure these; all of the library by default")
+    parser.add_argument(
+        "row", nargs="*", metavar="ROW", help="rows of the core suite, or layers of the latency suite; all by default"
+    )
     parser.add_argument("--suite", choices=SUITES, default="latency", help="%(default)s")
-    parser.add_argument("--json", action="store_true", help='{"derive_median_ms", ..., "layers": [...]}')
+    parser.add_argument("--json", action="store_true", help="core: [{case, mode, threads, allocator, ...}, ...]")
+    core = parser.add_argument_group("the core suite")
+    core.add_argument("--peers", metavar="LIST", help="of torch, inductor, inductor_vjp, jax, numpy; all by default")
+    core.add_argument("--threads", default="1", metavar="LIST", help="numbers of threads: %(default)s")
+    core.add_argument("--allocator", default="default", metavar="LIST", help="of default, keep: %(default)s")
+    core.add_argument("--modes", metavar="LIST", help="of forward, vjp, backward; all by default")
+    core.add_argument("--seconds", type=float, default=5.0, help="of timed calls, for a row and mode: %(default)s")
+    core.add_argument("--output", metavar="FILE", help="append each record, as it is measured, as a line of JSON")
+    core.add_argument("--markdown", metavar="FILE", help="print the table of records that --output wrote; no run")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    chosen = targets(arguments.layer) or library()
-    record = latency(chosen)
+    if arguments.suite == "latency":
+        return _latency(arguments)
+    if arguments.markdown:
+        from jaccomp.benchmark import text
+
+        print(text.markdown(*_stored(arguments.markdown)))
+        return 0
+    return _core(arguments)
+
+
+def _latency(arguments: argparse.Namespace) -> int:
+    from jaccomp.benchmark.latency import latency, steps
+    from jaccomp.cli.target import library, targets
+
+    chosen = targets(arguments.row) or library()
+    with console.Progress(steps(chosen)) as progress:
+        record = latency(chosen, progress.step)
     if arguments.json:
         console.print_json(record)
-    else:
-        print(_text(record))
-    return 0
-
-
-def latency(chosen: Sequence[Target]) -> dict[str, Any]:
-    """The medians and the worst of each measurement, and the rows they come from."""
-    rows: list[dict[str, Any]] = []
-    with console.Progress(2 * len(chosen) + 1) as progress:
-        for one in chosen:
-            progress.step(f"deriving {one.name}")
-            rows.append({"name": one.name, "derive_ms": 1e3 * _derivation(one)})
-        with tempfile.TemporaryDirectory(prefix="jaccomp-bench-") as folder, _cache_in(folder):
-            for one, row in zip(chosen, rows, strict=True):
-                progress.step(f"building {one.name}")
-                row["cold_build_s"] = _timed(_cold_build(one))
-            progress.step(f"loading {LOADED}")
-            warm = _warm_load()
-    derivations, builds = ([float(row[key]) for row in rows] for key in ("derive_ms", "cold_build_s"))
-    return {
-        "derive_median_ms": round(statistics.median(derivations), 2),
-        "derive_worst_ms": round(max(derivations), 2),
-        "cold_build_median_s": round(statistics.median(builds), 3),
-        "cold_build_worst_s": round(max(builds), 3),
-        "warm_load_ms": round(1e3 * warm, 2),
-        "layers": [{key: value if key == "name" else round(float(value), 3) for key, value in r.items()} for r in rows],
-    }
-
-
-def _timed(work: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start
-
-
-def _derivation(one: Target) -> float:
-    from sympy.core.cache import clear_cache
-
-    from jaccomp import pipeline
-
-    spec = one.load().spec
-    clear_cache()
-    return _timed(lambda: pipeline.derive(pipeline.prepare(spec)))
-
-
-def _cold_build(one: Target) -> Callable[[], object]:
-    """The build of a layer that this process has neither derived nor compiled; the tools themselves are loaded."""
-    from importlib import import_module
-
-    from sympy.core.cache import clear_cache
-
-    from jaccomp.compiling import compile
-    from jaccomp.layer import Layer
-
-    import_module("Cython.Compiler.Main")
-    import_module("jaccomp.bundling")
-    fresh = Layer.of_spec(one.load().spec)
-    clear_cache()
-    return lambda: compile(fresh)
-
-
-class _cache_in:
-    """A cache of one's own while it lasts."""
-
-    def __init__(self, folder: str) -> None:
-        self.folder = folder
-        self.before: str | None = None
-
-    def __enter__(self) -> None:
-        self.before = os.environ.get("JACCOMP_CACHE_DIR")
-        os.environ["JACCOMP_CACHE_DIR"] = self.folder
-
-    def __exit__(self, *_: object) -> None:
-        with suppress(KeyError):
-            del os.environ["JACCOMP_CACHE_DIR"]
-        if self.before is not None:
-            os.environ["JACCOMP_CACHE_DIR"] = self.before
-
-
-def _warm_load() -> float:
-    """Seconds that loading a library layer by name adds to importing NumPy, in new processes with a warm cache."""
-    load = f"import jaccomp; jaccomp.load({LOADED!r})"
-    _process(load)
-    bare, loaded = [], []
-    for _ in range(LOADS):  # in turn, so that a busy machine slows both
-        bare.append(_process("import numpy"))
-        loaded.append(_process(f"import numpy; {load}"))
-    return max(0.0, statistics.median(loaded) - statistics.median(bare))
-
-
-def _process(code: str) -> float:
-    root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-    path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH", ""))))
-    start = time.perf_counter()
-    done = subprocess.run(  # the interpreter, its imports and its end: what a person waits for
-        [sys.executable, "-c", code],
-        env={**os.environ, "PYTHONPATH": path},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        raise BuildError(f"new process for {code!r}", done.stderr.strip().splitlines()[-1], "Run `jaccomp doctor`.")
-    return time.perf_counter() - start
-
-
-def _text(record: dict[str, Any]) -> str:
+        return 0
     rows = [("layer", "derivation", "cold build")]
     rows += [(r["name"], f"{r['derive_ms']:.0f} ms", f"{r['cold_build_s']:.2f} s") for r in record["layers"]]
     totals = [(key, f"{value}") for key, value in record.items() if key != "layers"]
-    return f"{console.table(rows)}\n\n{console.table(totals)}"
+    print(f"{console.table(rows)}\n\n{console.table(totals)}")
+    return 0
+
+
+def _core(arguments: argparse.Namespace) -> int:
+    from jaccomp.benchmark import cases, process, suite, text
+
+    plan = suite.Plan(
+        cases.select(arguments.row),
+        _listed("--modes", arguments.modes, cases.MODES),
+        _listed("--peers", arguments.peers, suite.PEERS),
+        _seconds(arguments.seconds),
+    )
+    allocators = _listed("--allocator", arguments.allocator, process.ALLOCATORS)
+    configurations = suite.configurations(_numbers("--threads", arguments.threads), allocators)
+    everything: list[dict[str, Any]] = []
+    with console.Progress(len(configurations) * len(plan.rows) * len(plan.modes)) as progress:
+        for one in configurations:
+            abouts: list[dict[str, Any]] = []
+            records: list[dict[str, Any]] = []
+            for kind, record in suite.measured(plan, one, progress.step):
+                (abouts if kind == "about" else records).append(record)
+                if arguments.output:
+                    _append(arguments.output, {kind: record})
+            everything += records
+            if not arguments.json:
+                print("\n\n".join([*map(text.about_text, abouts), text.table_text(records)]), end="\n\n", flush=True)
+    if arguments.json:
+        console.print_json(everything)
+    return 0
+
+
+def _listed(flag: str, given: str | None, known: Sequence[Any]) -> tuple[Any, ...]:
+    """The words of a comma-separated list, each once; all that are known where none is given."""
+    words = tuple(dict.fromkeys(given.split(","))) if given is not None else tuple(known)
+    for word in words:
+        if word not in known:
+            raise UsageError(f"{flag} {word!r}", "there is no such thing.", f"Choose from {', '.join(known)}.")
+    return words
+
+
+def _numbers(flag: str, given: str) -> tuple[int, ...]:
+    words = given.split(",")
+    for word in words:
+        if not word.isdecimal():
+            raise UsageError(f"{flag} {word!r}", "it is not a whole number.", "Give some as 1,2.")
+    return tuple(dict.fromkeys(map(int, words)))
+
+
+def _seconds(given: float) -> float:
+    if not 0 < given < float("inf"):
+        raise UsageError(f"--seconds {given}", "it is not a positive number.", "Give one.")
+    return given
+
+
+def _append(path: str, event: dict[str, Any]) -> None:
+    try:
+        with open(path, "a", encoding="utf-8") as file:
+            print(json.dumps(event, ensure_ascii=False), file=file)
+    except OSError as error:
+        raise UsageError(f"--output {path}", f"it cannot be written: {error.strerror}.") from None
+
+
+def _stored(path: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """The facts and the rows that a run appended to a file; of a row that was measured twice, the later one."""
+    try:
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
+        events = [pair for line in lines if line.strip() for pair in json.loads(line).items()]
+    except (OSError, ValueError, AttributeError) as error:
+        raise UsageError(f"{path}", f"it holds no run: {error}.", "Store one with --output.") from None
+    rows = [value for kind, value in events if kind == "row"]
+    return [value for kind, value in events if kind == "about"], list(_latest(rows))
+
+
+def _latest(rows: Iterable[dict[str, Any]]) -> Iterable[dict[str, Any]]:
+    return {tuple(one[key] for key in ("case", "mode", "threads", "allocator")): one for one in rows}.values()

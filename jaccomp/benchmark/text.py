@@ -1,0 +1,144 @@
+"""The suite's records as text: a table for each configuration, its means, and what misses; the README's table."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from jaccomp.benchmark.cases import MODES, ROWS
+
+Record = Mapping[str, Any]
+KINDS = {"memory": "memory-bound rows", "product": "matrix-product rows", "small": "small rows"}
+OWN = "separate"
+
+
+def about_text(about: Record) -> str:
+    """What was measured, on what."""
+    lines = [f"{about.get('cpu')}, {about.get('threads')} threads, allocator {about.get('allocator')}"]
+    lines.append(", ".join(f"{name} {version}" for name, version in about.get("versions", {}).items()))
+    limits = [f"sgemm {about.get('sgemm GFLOP/s')} GFLOP/s"]
+    limits += [f"{name.split(' ')[0]} {rate} 1e9/s" for name, rate in about.get("rates", {}).items()]
+    lines.append(", ".join(limits))
+    lines += [f"not there: {name}: {why}" for name, why in about.get("missing", {}).items()]
+    return "\n".join(lines)
+
+
+def table_text(records: Sequence[Record]) -> str:
+    """One configuration: a line for each row and mode, then means and misses."""
+    head = ("row", "mode", "jaccomp ms", "best peer ms", "", "ratio", "limit", "err", "peer err", "path")
+    cells = [head, *(_cells(one) for one in records)]
+    return "\n".join([_columns(cells), "", *means(records), *misses(records), *refusals(records)])
+
+
+def _cells(one: Record) -> tuple[str, ...]:
+    separate = one.get("peers", {}).get(OWN)
+    note = f" ({separate / one['jaccomp_ms']:.2f}x separate)" if separate and one.get("jaccomp_ms") else ""
+    return (
+        one["case"],
+        one["mode"],
+        _number(one.get("jaccomp_ms")),
+        _number(one.get("best_peer_ms")),
+        one.get("best_peer") or "-",
+        _number(one.get("ratio"), ".2f"),
+        _number(one.get("limit_fraction"), ".2f"),
+        _number(one.get("error"), ".2g"),
+        _number(one.get("best_peer_error"), ".2g"),
+        f"{one.get('path') or '-'}{note}",
+    )
+
+
+def geometric_mean(values: Iterable[float]) -> float | None:
+    """None of no values."""
+    logs = [math.log(value) for value in values if value > 0]
+    return math.exp(sum(logs) / len(logs)) if logs else None
+
+
+def means(records: Sequence[Record]) -> list[str]:
+    """The geometric means of ratios and fractions, by kind of row and mode."""
+    lines = []
+    for kind, name in KINDS.items():
+        for mode in MODES:
+            these = [one for one in records if one.get("kind") == kind and one["mode"] == mode]
+            ratio = geometric_mean(one["ratio"] for one in these if one.get("ratio"))
+            limit = geometric_mean(one["limit_fraction"] for one in these if one.get("limit_fraction"))
+            if ratio is not None:
+                lines.append(f"{name}, {mode}: ratio {ratio:.2f}, limit {_number(limit, '.2f')}")
+    return lines
+
+
+def misses(records: Sequence[Record]) -> list[str]:
+    """The rows in which a peer is faster, or their layers one by one are."""
+    lines = []
+    for one in records:
+        name = f"misses: {one['case']} {one['mode']}"
+        if one.get("ratio") is not None and one["ratio"] < 1:
+            lines.append(f"{name}: {one['ratio']:.2f} of {one['best_peer']}")
+        separate = one.get("peers", {}).get(OWN)
+        if separate and one.get("jaccomp_ms") and separate < one["jaccomp_ms"]:
+            lines.append(f"{name}: {separate / one['jaccomp_ms']:.2f} of its layers one by one")
+        if one.get("jaccomp_ms") is None:
+            lines.append(f"{name}: not measured")
+    return lines
+
+
+def refusals(records: Sequence[Record]) -> list[str]:
+    """Who failed where, by name: all but those whose way a row's mode is not."""
+    return [
+        f"no {name}: {one['case']} {one['mode']}: {why}"
+        for one in records
+        for name, why in one.get("refused", {}).items()
+        if why not in EXPECTED
+    ]
+
+
+EXPECTED = ("it is a way to compute the vjp", "its derivative is not written in NumPy")
+
+
+def markdown(abouts: Sequence[Record], records: Sequence[Record]) -> str:
+    """The table of a README: the ratio best peer / jaccomp of each mode, in each configuration."""
+    configurations = list(dict.fromkeys((one["threads"], one["allocator"]) for one in records))
+    columns = [(threads, allocator, mode) for threads, allocator in configurations for mode in MODES]
+    found = {(one["case"], one["threads"], one["allocator"], one["mode"]): one for one in records}
+    head = [f"{mode}, {threads} thr., {allocator}" for threads, allocator, mode in columns]
+    lines = [_line(["row", *head]), _line(["---", *("---:" for _ in columns)])]
+    for row in ROWS:
+        cells = [found.get((row.name, *column)) for column in columns]
+        if any(cells):
+            lines.append(_line([row.name, *(_ratio(one) for one in cells)]))
+    for kind, name in KINDS.items():
+        values = [
+            geometric_mean(
+                one["ratio"]
+                for one in records
+                if one.get("ratio") and one.get("kind") == kind and (one["threads"], one["allocator"], one["mode"]) == c
+            )
+            for c in columns
+        ]
+        if any(values):
+            lines.append(_line([f"**geometric mean, {name}**", *(f"**{_number(v, '.2f')}**" for v in values)]))
+    versions = dict(pair for about in abouts for pair in about.get("versions", {}).items())
+    cpus = dict.fromkeys(about.get("cpu") for about in abouts)
+    said = ", ".join(f"{name} {version}" for name, version in versions.items())
+    return "\n".join([*lines, "", f"Measured on {', '.join(map(str, cpus))}: {said}."])
+
+
+def _ratio(one: Record | None) -> str:
+    if one is None or one.get("ratio") is None:
+        return "-"
+    return f"{one['ratio']:.2f} ({one['best_peer']})"
+
+
+def _line(cells: Iterable[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _number(value: float | None, spelled: str = ".4g") -> str:
+    return "-" if value is None else format(value, spelled)
+
+
+def _columns(rows: Sequence[Sequence[str]]) -> str:
+    widths = [max(len(row[k]) for row in rows) for k in range(len(rows[0]))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    )
