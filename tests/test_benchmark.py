@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 from commands import Run
 
-from jaccomp.benchmark import cases, measuring, process, suite, text, timing
+from jaccomp.benchmark import cases, instructions, measuring, process, suite, text, timing
 from jaccomp.benchmark.limits import Limit
 from jaccomp.benchmark.numpy_peers import FORWARD, PULLED, Numpy
 from jaccomp.benchmark.own import Own, Separate
 from jaccomp.benchmark.peer import draw
-from jaccomp.errors import UsageError
+from jaccomp.errors import BuildError, UsageError
 
 KEYS = [
     "case", "mode", "threads", "allocator", "jaccomp_ms", "best_peer", "best_peer_ms", "ratio", "limit_fraction",
@@ -308,7 +309,9 @@ def test_a_small_run_measures_what_it_says(run: Run, tmp_path: Path) -> None:
     assert [event["row"] for event in events[1:]] == records
 
 
-def test_a_process_that_dies_takes_one_row_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_that_dies_takes_one_row_with_it_and_none_outlives_its_reader(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     runs = [
         ([("about", {}), ("begins", "a"), ("row", {"case": "a"}), ("begins", "b")], -11),
         ([("about", {}), ("begins", "c"), ("row", {"case": "c"})], 0),
@@ -326,7 +329,11 @@ def test_a_process_that_dies_takes_one_row_with_it(monkeypatch: pytest.MonkeyPat
         def wait(self) -> int:
             return self.code
 
+        def kill(self) -> None:
+            killed.append(self)
+
     asked: list[object] = []
+    killed: list[Child] = []
     monkeypatch.setattr(suite, "_child", lambda configuration: Child())
     monkeypatch.setattr(
         suite, "_send", lambda child, plan, configuration, todo: asked.append([name for name, _ in todo])
@@ -337,3 +344,51 @@ def test_a_process_that_dies_takes_one_row_with_it(monkeypatch: pytest.MonkeyPat
     assert [kind for kind, _ in found] == ["about", "row", "row", "row"]
     assert asked == [[row.name for row in plan.rows], [plan.rows[2].name]]
     assert found[2][1]["case"] == plan.rows[1].name and "ended with -11" in found[2][1]["refused"]["all"]
+
+    runs += [([("about", {}), ("row", {"case": "a"})], 0)]
+    stopped = suite.measured(plan, suite.Configuration(1, "keep"), lambda what: None)
+    assert next(iter(stopped)) == ("about", {}) and not killed
+    stopped.close()
+    assert len(killed) == 1
+
+
+# instructions
+
+
+def test_the_instructions_of_a_call_are_the_difference_of_two_parts() -> None:
+    totals = [9000, 2 * 50 + 7, 6 * 50 + 7, 800, 2 * 10 + 7, 6 * 10 + 7]
+    assert instructions.of_calls(totals, 2) == [50, 10]
+    with pytest.raises(BuildError, match="wrote 5 parts, not 6"):
+        instructions.of_calls(totals[:5], 2)
+
+
+def test_a_row_that_grew_or_is_new_is_named() -> None:
+    def counts(*numbers: int) -> list[dict[str, object]]:
+        return [{"case": f"row {k}", "mode": "vjp", "instructions": count} for k, count in enumerate(numbers)]
+
+    assert instructions.grown(counts(102, 90), counts(100, 100)) == []
+    assert instructions.grown(counts(1100, 90, 5), counts(1000, 100)) == [
+        "row 0 vjp: 1,100 instructions, +10.0%",
+        "row 2 vjp: not in the stored run",
+    ]
+
+
+def test_counting_says_what_it_needs(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    code, _, err = run("bench", "--suite", "core", "--instructions", "small")
+    assert code == 2 and "valgrind is not on PATH." in err and "apt-get install valgrind" in err
+    code, _, err = run("bench", "--suite", "core", "--instructions", "--against", tmp_path / "none")
+    assert code == 2 and "it holds no counts" in err
+
+
+@pytest.mark.skipif(shutil.which("valgrind") is None, reason="it counts by valgrind")
+def test_counts_are_repeatable_and_a_run_that_grew_fails(run: Run, tmp_path: Path) -> None:
+    words = ("bench", "--suite", "core", "--instructions", "--modes", "forward", "small softmax [1,10]")
+    code, out, _ = run(*words, "--json")
+    (one,) = json.loads(out)
+    assert code == 0 and one["case"] == "small softmax [1,10]" and 100 < one["instructions"] < 1_000_000
+    stored = tmp_path / "counts.json"
+    stored.write_text(json.dumps([{**one, "instructions": one["instructions"] // 2}]))
+    code, out, err = run(*words, "--json", "--against", stored)
+    assert code == 1 and "grew: small softmax [1,10] forward" in err
+    assert json.loads(out)[0]["instructions"] == pytest.approx(one["instructions"], rel=0.02)

@@ -273,48 +273,50 @@ def _linear_cross_entropy(N: int, D: int, C: int) -> Problem:
     return Problem("linear_cross_entropy", inputs, outputs, costs, parts=parts)
 
 
-_FLAT, _FEW = {"N": 64, "D": 4096}, {"N": 4, "D": 515}
-_TABLE, _LITTLE = {"N": 4096, "D": 1024}, {"N": 9, "D": 260}
-_IMAGES, _STAMPS = {"N": 32, "C": 64, "H": 56}, {"N": 2, "C": 4, "H": 14}
-_HEADS, _HEAD = {"B": 4, "A": 12, "T": 1024, "D": 64}, {"B": 1, "A": 2, "T": 40, "D": 16}
-_LINEAR, _NARROW = {"N": 64, "D": 4096, "O": 4096}, {"N": 8, "D": 64, "O": 48}
+_FLAT, _FEW = {"N": 64, "D": 4096}, {"N": 16, "D": 2051}
+_TABLE, _LITTLE = {"N": 4096, "D": 1024}, {"N": 65, "D": 515}
+_IMAGES, _STAMPS = {"N": 32, "C": 64, "H": 56}, {"N": 4, "C": 16, "H": 28}
+_HEADS, _HEAD = {"B": 4, "A": 12, "T": 1024, "D": 64}, {"B": 1, "A": 2, "T": 120, "D": 32}
+_LINEAR, _NARROW = {"N": 64, "D": 4096, "O": 4096}, {"N": 16, "D": 256, "O": 192}
 
 ROWS: tuple[Row, ...] = (
     Row("relu [64,4096]", "memory", _elementwise("relu"), _FLAT, _FEW),
     Row("gelu [64,4096]", "memory", _elementwise("gelu", ["erf"], ["erf", "exp"]), _FLAT, _FEW),
     Row("gelu_tanh [64,4096]", "memory", _elementwise("gelu_tanh", ["tanh"], ["tanh"]), _FLAT, _FEW),
     Row("silu [64,4096]", "memory", _elementwise("silu", ["exp"], ["exp"]), _FLAT, _FEW),
-    Row("swiglu [4096,2816]", "memory", _swiglu, {"N": 4096, "H": 2816}, {"N": 4, "H": 259}),
+    Row("swiglu [4096,2816]", "memory", _swiglu, {"N": 4096, "H": 2816}, {"N": 16, "H": 1027}),
     Row("softmax [4096,1024]", "memory", _softmax, _TABLE, _LITTLE),
-    Row("softmax [64,32000]", "memory", _softmax, {"N": 64, "D": 32000}, {"N": 2, "D": 2001}),
-    Row("cross_entropy [2048,32000]", "memory", _cross_entropy, {"N": 2048, "C": 32000}, {"N": 9, "C": 260}),
+    Row("softmax [64,32000]", "memory", _softmax, {"N": 64, "D": 32000}, {"N": 8, "D": 4001}),
+    Row("cross_entropy [2048,32000]", "memory", _cross_entropy, {"N": 2048, "C": 32000}, {"N": 16, "C": 2001}),
     Row("mse [4096,1024]", "memory", _mse, _TABLE, _LITTLE),
     Row("layernorm [4096,1024]", "memory", _layernorm, _TABLE, _LITTLE),
     Row("rmsnorm [4096,1024]", "memory", _rmsnorm, _TABLE, _LITTLE),
     Row("batchnorm [32,64,56,56]", "memory", _over_images("batchnorm"), _IMAGES, _STAMPS),
-    Row("groupnorm [32,64,56,56]", "memory", _over_images("groupnorm"), {**_IMAGES, "G": 32}, {**_STAMPS, "G": 2}),
+    Row("groupnorm [32,64,56,56]", "memory", _over_images("groupnorm"), {**_IMAGES, "G": 32}, {**_STAMPS, "G": 8}),
     Row("maxpool2d [32,64,56,56]", "memory", _maxpool2d, _IMAGES, _STAMPS),
     Row("rope [4,12,1024,64]", "memory", _rope, _HEADS, _HEAD),
-    Row("embedding [50257,768]", "memory", _embedding, {"V": 50257, "D": 768, "N": 4096}, {"V": 20, "D": 96, "N": 30}),
+    Row(
+        "embedding [50257,768]", "memory", _embedding, {"V": 50257, "D": 768, "N": 4096}, {"V": 60, "D": 192, "N": 100}
+    ),
     Row("residual_layernorm [4096,1024]", "memory", _residual_layernorm, _TABLE, _LITTLE),
     Row("linear [64,4096]", "product", _linear, _LINEAR, _NARROW),
-    Row("linear 2048", "product", _linear, {"N": 2048, "D": 2048, "O": 2048}, {"N": 32, "D": 32, "O": 32}),
+    Row("linear 2048", "product", _linear, {"N": 2048, "D": 2048, "O": 2048}, {"N": 128, "D": 128, "O": 128}),
     Row("linear_gelu [64,4096]", "product", _linear_gelu, _LINEAR, _NARROW),
     Row(
         "linear_cross_entropy [2048,512]x[512,8192]",
         "product",
         _linear_cross_entropy,
         {"N": 2048, "D": 512, "C": 8192},
-        {"N": 9, "D": 32, "C": 131},
+        {"N": 16, "D": 64, "C": 1003},
     ),
     Row("causal_attention [4,12,1024,64]", "product", _causal_attention, _HEADS, _HEAD),
-    Row("lstm_cell [64,512]", "product", _lstm_cell, {"N": 64, "H": 512}, {"N": 8, "H": 32}),
+    Row("lstm_cell [64,512]", "product", _lstm_cell, {"N": 64, "H": 512}, {"N": 16, "H": 64}),
     Row(
         "conv2d [32,64,56,56]",
         "product",
         _conv2d,
         {**_IMAGES, "O": 64, "K": 3},
-        {"N": 2, "C": 4, "H": 14, "O": 8, "K": 3},
+        {"N": 2, "C": 8, "H": 28, "O": 16, "K": 3},
     ),
     Row("small layernorm [8,64]", "small", _layernorm, {"N": 8, "D": 64}, {"N": 8, "D": 64}),
     Row("small softmax [1,10]", "small", _softmax, {"N": 1, "D": 10}, {"N": 1, "D": 10}),

@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,7 +50,9 @@ def configurations(threads: Sequence[int], allocators: Sequence[process.Allocato
     return tuple(Configuration(count, allocator) for allocator in allocators for count in threads)
 
 
-def measured(plan: Plan, configuration: Configuration, progress: Callable[[str], None]) -> Iterator[tuple[str, Record]]:
+def measured(
+    plan: Plan, configuration: Configuration, progress: Callable[[str], None]
+) -> Generator[tuple[str, Record]]:
     """("about", facts) first, then ("row", record) for each row and mode, as they are measured.
 
     A process that dies takes one row and mode with it, whose record says so; a new one goes on with the next.
@@ -60,16 +62,20 @@ def measured(plan: Plan, configuration: Configuration, progress: Callable[[str],
     while todo:
         done = 0
         with _child(configuration) as child:
-            _send(child, plan, configuration, todo)
-            for kind, value in _events(child):
-                if kind == "begins":
-                    progress(value)
-                elif kind == "row":
-                    done += 1
-                    yield kind, value
-                elif not told:
-                    told = True
-                    yield kind, value
+            try:
+                _send(child, plan, configuration, todo)
+                for kind, value in _events(child):
+                    if kind == "begins":
+                        progress(value)
+                    elif kind == "row":
+                        done += 1
+                        yield kind, value
+                    elif not told:
+                        told = True
+                        yield kind, value
+            except BaseException:  # interrupted, or nobody wants the rest: do not wait for it
+                child.kill()
+                raise
             code = child.wait()
         if done < len(todo):
             if not told:

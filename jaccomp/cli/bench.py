@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     core.add_argument("--modes", metavar="LIST", help="of forward, vjp, backward; all by default")
     core.add_argument("--seconds", type=float, default=5.0, help="of timed calls, for a row and mode: %(default)s")
     core.add_argument("--output", metavar="FILE", help="append each record, as it is measured, as a line of JSON")
+    core.add_argument("--instructions", action="store_true", help="count instructions, at small sizes, by valgrind")
+    core.add_argument("--against", metavar="FILE", help="what --instructions --json printed; exit 1 where a row grew")
     core.add_argument("--markdown", metavar="FILE", help="print the table of records that --output wrote; no run")
 
 
@@ -44,7 +47,7 @@ def run(arguments: argparse.Namespace) -> int:
 
         print(text.markdown(*_stored(arguments.markdown)))
         return 0
-    return _core(arguments)
+    return _instructions(arguments) if arguments.instructions else _core(arguments)
 
 
 def _latency(arguments: argparse.Namespace) -> int:
@@ -90,6 +93,34 @@ def _core(arguments: argparse.Namespace) -> int:
     if arguments.json:
         console.print_json(everything)
     return 0
+
+
+def _instructions(arguments: argparse.Namespace) -> int:
+    from jaccomp.benchmark import cases, instructions
+
+    rows = cases.select(arguments.row)
+    modes = _listed("--modes", arguments.modes, cases.MODES)
+    before = _counts(arguments.against) if arguments.against else None
+    with console.Progress(len(rows) * len(modes) + 1) as progress:
+        now = instructions.counted(rows, modes, progress.step)
+    lines = [] if before is None else instructions.grown(now, before)
+    if arguments.json:
+        console.print_json(now)
+    else:
+        head = ("row", "mode", "instructions")
+        print(console.table([head, *((one["case"], one["mode"], f"{one['instructions']:,}") for one in now)]))
+    for line in lines:
+        print(console.painted(f"grew: {line}", console.RED, sys.stderr), file=sys.stderr)
+    return 1 if lines else 0
+
+
+def _counts(path: str) -> list[dict[str, Any]]:
+    """What an earlier run counted."""
+    try:
+        stored = json.loads(Path(path).read_text(encoding="utf-8"))
+        return [{key: one[key] for key in ("case", "mode", "instructions")} for one in stored]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UsageError(f"--against {path}", f"it holds no counts: {error}.", "Store --instructions --json.") from None
 
 
 def _listed(flag: str, given: str | None, known: Sequence[Any]) -> tuple[Any, ...]:
