@@ -123,7 +123,9 @@ def test_a_row_moves_no_more_than_its_arrays(row: cases.Row, mode: cases.Mode) -
         outputs = sum(one.bytes for one in problem.outputs)
         real = sum(problem.inputs[k].bytes for k in problem.real)
         read, written = (inputs, outputs) if mode == "forward" else (inputs + outputs, real)
-        assert 0 < cost.read <= read and cost.written == written
+        assert cost.read > 0 and cost.written == written
+        if mode != "backward" or not problem.costs["forward"].flops:  # what lies between two products may be kept
+            assert cost.read <= read
         assert (cost.flops > 0) == (row.kind == "product" or row.name == "small linear [1,16]")
         assert set(cost.calls) <= {"exp", "tanh", "erf", "log"}
 
@@ -137,7 +139,8 @@ def test_costs_are_those_of_the_textbook() -> None:
     assert problems["linear 2048"].costs["forward"].flops == 2 * 2048**3
     attention = problems["causal_attention [4,12,1024,64]"].costs
     assert 2 * attention["vjp"].flops == 5 * attention["forward"].flops
-    assert attention["forward"].calls == {"exp": 48 * 1024 * 1025 // 2}
+    assert 2 * attention["forward"].flops == attention["backward"].flops
+    assert attention["forward"].calls == {"exp": 48 * 1024 * 1025 // 2} and not attention["backward"].calls
 
 
 @ROWS
@@ -239,11 +242,19 @@ def test_means_are_geometric_and_misses_are_named() -> None:
     assert "memory-bound rows, forward: ratio 1.00, limit 0.25" in printed
     assert "misses: mse [4096,1024] forward: 0.25 of jax" in printed
     assert "misses: linear_gelu [64,4096] forward: 0.50 of its layers one by one" in printed
-    assert "no torch: mse [4096,1024] forward: RuntimeError: no" in printed
+    assert "no torch on mse [4096,1024] forward: RuntimeError: no" in printed
     assert "misses: relu" not in printed
 
 
-def test_the_readmes_table_has_a_column_for_each_mode(run: Run, tmp_path: Path) -> None:
+def test_who_failed_for_one_reason_is_named_once() -> None:
+    missing = {"refused": {"jax": "ModuleNotFoundError: jax is not installed", "numpy": text.EXPECTED[1]}}
+    records = [record(name, None, **missing) for name in "abcde"]
+    assert text.refusals(records) == [
+        "no jax on a forward, b forward, c forward and 2 more: ModuleNotFoundError: jax is not installed"
+    ]
+
+
+def test_the_readmes_table_has_a_column_for_each_configuration(run: Run, tmp_path: Path) -> None:
     stored = tmp_path / "run.jsonl"
     events = [
         {"about": {"cpu": "a CPU", "versions": {"jax": "1"}}},
@@ -253,9 +264,14 @@ def test_the_readmes_table_has_a_column_for_each_mode(run: Run, tmp_path: Path) 
     ]
     stored.write_text("".join(f"{json.dumps(event)}\n" for event in events))
     code, out, _ = run("bench", "--suite", "core", "--markdown", stored)
-    assert code == 0 and "| row | forward, 1 thr., keep | vjp, 1 thr., keep | backward, 1 thr., keep |" in out
-    assert "| relu [64,4096] | 2.00 (jax) | 0.50 (jax) | - |" in out
-    assert out.endswith("Measured on a CPU: jax 1.\n")
+    assert code == 0 and out.splitlines() == [
+        "| forward / vjp / backward | 1 thread, keep | limit, 1 thread, keep |",
+        "| --- | --- | --- |",
+        "| relu [64,4096] | 2.00 / 0.50 / - | 0.50 / 0.50 / - |",
+        "| *geometric mean, memory-bound rows* | 2.00 / 0.50 / - | 0.50 / 0.50 / - |",
+        "",
+        "Measured on a CPU: jax 1.",
+    ]
     assert run("bench", "--suite", "core", "--markdown", tmp_path / "none")[0] == 2
 
 

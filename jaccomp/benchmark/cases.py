@@ -101,21 +101,24 @@ def _costs(
     *,
     unread: tuple[Sequence[str], Sequence[str]] = ((), ()),
     also_read: int = 0,
-    calls: tuple[Mapping[str, int], Mapping[str, int], Mapping[str, int]] = ({}, {}, {}),
+    calls: tuple[Mapping[str, int], Mapping[str, int]] = ({}, {}),
+    residuals: int | None = None,
     products: tuple[int, int, int] = (0, 0, 0),
 ) -> dict[Mode, Cost]:
     """The costs of forward, VJP and backward, where every array is read once and every result written once.
 
-    `unread` names the inputs that forward and the others need not read; `also_read` is what they read of such an input
-    (the rows that ids name). Backward is given inputs, outputs, statistics of rows and results of products.
+    `unread` names the inputs that forward and the others need not read; `also_read` is what forward reads of such an
+    input (the rows that ids name). Backward is given the residuals that save it most, derivatives and probabilities
+    among them, so that it calls no function; where they are not as large as the inputs, `residuals` is their bytes.
     """
     real = [one for one in inputs if one.below is None]
     cotangents, results = _bytes(outputs), _bytes(real)
-    pulled = _bytes(inputs, unread[1]) + cotangents
+    pulled = _bytes(inputs, unread[1])
+    kept = pulled if residuals is None else residuals
     return {
         "forward": Cost(_bytes(inputs, unread[0]) + also_read, cotangents, products[0], calls[0]),
-        "vjp": Cost(pulled, results, products[1], calls[1]),
-        "backward": Cost(pulled, results, products[2], calls[2]),
+        "vjp": Cost(pulled + cotangents, results, products[1], calls[1]),
+        "backward": Cost(kept + cotangents, results, products[2]),
     }
 
 
@@ -125,7 +128,7 @@ def _elementwise(operation: str, forward: Sequence[str] = (), pull: Sequence[str
     def problem(N: int, D: int) -> Problem:
         inputs, outputs = (Array("x", (N, D)),), (Array("y", (N, D)),)
         first, then = (dict.fromkeys(names, N * D) for names in (forward, pull))
-        return Problem(operation, inputs, outputs, _costs(inputs, outputs, calls=(first, then, then)))
+        return Problem(operation, inputs, outputs, _costs(inputs, outputs, calls=(first, then)))
 
     return problem
 
@@ -133,24 +136,24 @@ def _elementwise(operation: str, forward: Sequence[str] = (), pull: Sequence[str
 def _swiglu(N: int, H: int) -> Problem:
     inputs, outputs = (Array("x", (N, 2 * H)),), (Array("y", (N, H)),)
     exp = {"exp": N * H}
-    return Problem("swiglu", inputs, outputs, _costs(inputs, outputs, calls=(exp, exp, exp)))
+    return Problem("swiglu", inputs, outputs, _costs(inputs, outputs, calls=(exp, exp)))
 
 
 def _softmax(N: int, D: int) -> Problem:
     inputs, outputs = (Array("x", (N, D)),), (Array("y", (N, D)),)
     exp = {"exp": N * D}
-    return Problem("softmax", inputs, outputs, _costs(inputs, outputs, calls=(exp, exp, {})))
+    return Problem("softmax", inputs, outputs, _costs(inputs, outputs, calls=(exp, exp)))
 
 
 def _cross_entropy(N: int, C: int) -> Problem:
     inputs, outputs = (Array("x", (N, C)), Array("labels", (N,), below=C)), (Array("loss", ()),)
     exp = {"exp": N * C}
-    return Problem("cross_entropy", inputs, outputs, _costs(inputs, outputs, calls=(exp, exp, exp)))
+    return Problem("cross_entropy", inputs, outputs, _costs(inputs, outputs, calls=(exp, exp)))
 
 
 def _mse(N: int, D: int) -> Problem:
     inputs, outputs = (Array("x", (N, D)), Array("z", (N, D))), (Array("loss", ()),)
-    return Problem("mse", inputs, outputs, _costs(inputs, outputs))
+    return Problem("mse", inputs, outputs, _costs(inputs, outputs, residuals=4 * N * D))  # x - z
 
 
 def _layernorm(N: int, D: int) -> Problem:
@@ -177,7 +180,8 @@ def _over_images(operation: str) -> Callable[..., Problem]:
 
 def _maxpool2d(N: int, C: int, H: int) -> Problem:
     inputs, outputs = (Array("x", (N, C, H, H)),), (Array("y", (N, C, H // 2, H // 2)),)
-    return Problem("maxpool2d", inputs, outputs, _costs(inputs, outputs))
+    places = outputs[0].elements  # which of four, in a byte
+    return Problem("maxpool2d", inputs, outputs, _costs(inputs, outputs, residuals=places))
 
 
 def _rope(B: int, A: int, T: int, D: int) -> Problem:
@@ -207,8 +211,9 @@ def _linear_gelu(N: int, D: int, O: int) -> Problem:  # noqa: E741
     costs = _costs(
         inputs,
         outputs,
-        calls=({"erf": values}, both, both),
+        calls=({"erf": values}, both),
         products=(product, 3 * product, 2 * product),
+        residuals=_bytes(inputs, "b") + 4 * values,
     )
     parts = (Part("linear", ("x", "W", "b"), "h"), Part("gelu", ("h",), "y"))
     return Problem("linear_gelu", inputs, outputs, costs, parts=parts)
@@ -219,7 +224,13 @@ def _causal_attention(B: int, A: int, T: int, D: int) -> Problem:
     outputs = (Array("o", (B, A, T, D)),)
     pairs = B * A * T * (T + 1) // 2
     product, exp = 2 * pairs * D, {"exp": pairs}
-    costs = _costs(inputs, outputs, calls=(exp, exp, exp), products=(2 * product, 5 * product, 5 * product))
+    costs = _costs(
+        inputs,
+        outputs,
+        calls=(exp, exp),
+        products=(2 * product, 5 * product, 4 * product),
+        residuals=_bytes(inputs) + 4 * pairs,
+    )
     return Problem("causal_attention", inputs, outputs, costs)
 
 
@@ -235,7 +246,7 @@ def _lstm_cell(N: int, H: int) -> Problem:
     )
     outputs = (Array("h_next", (N, H)), Array("c_next", (N, H)))
     product, calls = 2 * 2 * N * H * 4 * H, {"exp": 3 * N * H, "tanh": 2 * N * H}
-    costs = _costs(inputs, outputs, calls=(calls, calls, {}), products=(product, 3 * product, 2 * product))
+    costs = _costs(inputs, outputs, calls=(calls, calls), products=(product, 3 * product, 2 * product))
     return Problem("lstm_cell", inputs, outputs, costs)
 
 
@@ -269,7 +280,13 @@ def _linear_cross_entropy(N: int, D: int, C: int) -> Problem:
     outputs = (Array("loss", ()),)
     product, exp = 2 * N * D * C, {"exp": N * C}
     parts = (Part("linear", ("x", "W", "b"), "h"), Part("cross_entropy", ("h", "labels"), "loss"))
-    costs = _costs(inputs, outputs, calls=(exp, exp, exp), products=(product, 3 * product, 2 * product))
+    costs = _costs(
+        inputs,
+        outputs,
+        calls=(exp, exp),
+        products=(product, 3 * product, 2 * product),
+        residuals=_bytes(inputs, ("b", "labels")) + 4 * N * C,
+    )
     return Problem("linear_cross_entropy", inputs, outputs, costs, parts=parts)
 
 

@@ -83,50 +83,55 @@ def misses(records: Sequence[Record]) -> list[str]:
 
 
 def refusals(records: Sequence[Record]) -> list[str]:
-    """Who failed where, by name: all but those whose way a row's mode is not."""
+    """Who failed where and why, by name: all but those whose way a row's mode is not."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for one in records:
+        for name, why in one.get("refused", {}).items():
+            if why not in EXPECTED:
+                found.setdefault((name, why), []).append(f"{one['case']} {one['mode']}")
     return [
-        f"no {name}: {one['case']} {one['mode']}: {why}"
-        for one in records
-        for name, why in one.get("refused", {}).items()
-        if why not in EXPECTED
+        f"no {name} on {', '.join(rows[:SHOWN])}{f' and {len(rows) - SHOWN} more' * (len(rows) > SHOWN)}: {why}"
+        for (name, why), rows in found.items()
     ]
 
 
 EXPECTED = ("it is a way to compute the vjp", "its derivative is not written in NumPy")
+SHOWN = 3
 
 
 def markdown(abouts: Sequence[Record], records: Sequence[Record]) -> str:
-    """The table of a README: the ratio best peer / jaccomp of each mode, in each configuration."""
+    """The table of a README: ratios of every mode in each configuration, and fractions of the limit."""
     configurations = list(dict.fromkeys((one["threads"], one["allocator"]) for one in records))
-    columns = [(threads, allocator, mode) for threads, allocator in configurations for mode in MODES]
     found = {(one["case"], one["threads"], one["allocator"], one["mode"]): one for one in records}
-    head = [f"{mode}, {threads} thr., {allocator}" for threads, allocator, mode in columns]
-    lines = [_line(["row", *head]), _line(["---", *("---:" for _ in columns)])]
+    limited = [c for c in configurations if c == (1, "keep")]
+    head = [f"{threads} thread{'s' * (threads > 1)}, {allocator}" for threads, allocator in configurations]
+    head += [f"limit, {threads} thread, {allocator}" for threads, allocator in limited]
+    lines = [_line(["forward / vjp / backward", *head]), _line(["---", *("---" for _ in head)])]
+
+    def cells(chosen: Sequence[Record | None], key: str) -> str:
+        return " / ".join(_number(one.get(key) if one else None, ".2f") for one in chosen)
+
     for row in ROWS:
-        cells = [found.get((row.name, *column)) for column in columns]
-        if any(cells):
-            lines.append(_line([row.name, *(_ratio(one) for one in cells)]))
+        if any(one["case"] == row.name for one in records):
+            modes = {c: [found.get((row.name, *c, mode)) for mode in MODES] for c in configurations}
+            ratios = [cells(modes[c], "ratio") for c in configurations]
+            lines.append(_line([row.name, *ratios, *(cells(modes[c], "limit_fraction") for c in limited)]))
     for kind, name in KINDS.items():
-        values = [
-            geometric_mean(
-                one["ratio"]
-                for one in records
-                if one.get("ratio") and one.get("kind") == kind and (one["threads"], one["allocator"], one["mode"]) == c
-            )
-            for c in columns
-        ]
-        if any(values):
-            lines.append(_line([f"**geometric mean, {name}**", *(f"**{_number(v, '.2f')}**" for v in values)]))
+        these = [one for one in records if one.get("kind") == kind]
+        if these:
+            ratios = [_mean_cells(these, c, "ratio") for c in configurations]
+            fractions = [_mean_cells(these, c, "limit_fraction") for c in limited]
+            lines.append(_line([f"*geometric mean, {name}*", *ratios, *fractions]))
     versions = dict(pair for about in abouts for pair in about.get("versions", {}).items())
     cpus = dict.fromkeys(about.get("cpu") for about in abouts)
     said = ", ".join(f"{name} {version}" for name, version in versions.items())
     return "\n".join([*lines, "", f"Measured on {', '.join(map(str, cpus))}: {said}."])
 
 
-def _ratio(one: Record | None) -> str:
-    if one is None or one.get("ratio") is None:
-        return "-"
-    return f"{one['ratio']:.2f} ({one['best_peer']})"
+def _mean_cells(records: Sequence[Record], configuration: tuple[int, str], key: str) -> str:
+    these = [one for one in records if (one["threads"], one["allocator"]) == configuration]
+    values = (geometric_mean(one[key] for one in these if one["mode"] == mode and one.get(key)) for mode in MODES)
+    return " / ".join(_number(value, ".2f") for value in values)
 
 
 def _line(cells: Iterable[str]) -> str:
