@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+import platform
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +15,8 @@ import pytest
 from commands import Run
 
 from jaccomp.benchmark import cases, instructions, measuring, process, suite, text, timing
-from jaccomp.benchmark.limits import Limit
+from jaccomp.benchmark.cases import Cost
+from jaccomp.benchmark.limits import Limit, Machine
 from jaccomp.benchmark.numpy_peers import FORWARD, PULLED, Numpy
 from jaccomp.benchmark.own import Own, Separate
 from jaccomp.benchmark.peer import draw
@@ -178,6 +182,29 @@ def test_a_chain_agrees_with_its_layers_one_by_one(mode: cases.Mode) -> None:
         assert measuring.error_in_eps(one.arrays(one.call()), expected) < 30, one.name
 
 
+# limits
+
+
+@pytest.fixture(scope="module")
+def machine() -> Machine:
+    return Machine(1)
+
+
+def test_a_limit_is_the_largest_of_three_times(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Machine, "product_rate", lambda self: 1e9)
+    machine.rates = {"exp": 1e6, "log": 2e6}
+    assert machine.limit(Cost(64, 64, flops=5_000_000)) == Limit(5.0, "flops")
+    assert machine.limit(Cost(64, 64, 5_000_000, {"exp": 4000, "log": 4000})) == Limit(6.0, "calls")
+    moved = machine.limit(Cost(1 << 20, 0))
+    assert moved.by == "bytes" and 0 < moved.milliseconds < 50
+
+
+def test_more_bytes_take_longer(machine: Machine) -> None:
+    little, much = (machine.seconds_to_move(read, read // 2 + 1) for read in (1 << 20, 1 << 25))
+    assert 0 < little < much
+    assert machine.seconds_to_move(0, 1 << 22) > 0
+
+
 # records
 
 
@@ -288,6 +315,8 @@ def test_the_readmes_table_has_a_column_for_each_configuration(run: Run, tmp_pat
         (["--threads", "0"], "--threads 0: this process may use"),
         (["--threads", "100000"], "--threads 100000: this process may use"),
         (["--seconds", "0"], "--seconds 0.0: it is not a positive number."),
+        (["--against", "counts.json"], "bench --against: it is what counts are compared with."),
+        (["--suite", "latency", "--peers", "jax"], "bench --peers: it belongs to the core suite."),
         (["sofmax"], "row 'sofmax': the core suite has no such row."),
     ],
 )
@@ -300,6 +329,27 @@ def test_pools_of_a_process_that_measures_have_its_threads() -> None:
     made = process.environment(2, {"OPENBLAS_CORETYPE": "HASWELL", "OPENBLAS_L2_SIZE": "1", "HOME": "/"})
     assert made["HOME"] == "/" and made["OMP_NUM_THREADS"] == made["OPENBLAS_NUM_THREADS"] == "2"
     assert "OPENBLAS_CORETYPE" not in made and "OPENBLAS_L2_SIZE" not in made
+
+
+KEPT = """
+import resource
+from jaccomp.benchmark import process
+print(process.settle(1, "keep"), process.available())
+import numpy as np
+def faults(megabytes):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    np.ones(megabytes << 17)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+print(faults(256), faults(256))
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="it is glibc's allocator that keeps pages")
+def test_the_allocator_keeps_its_pages_and_the_process_its_processor() -> None:
+    done = subprocess.run([sys.executable, "-c", KEPT], capture_output=True, text=True, check=True)
+    said, faults = done.stdout.splitlines()
+    first, again = map(int, faults.split())
+    assert said == "keep 1" and again < 100 < first
 
 
 def test_a_configuration_is_a_pair() -> None:

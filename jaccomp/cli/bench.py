@@ -19,6 +19,8 @@ from jaccomp.errors import UsageError
 
 HELP = "layers beside peers and the machine's limits, or how long builds take"
 SUITES = ("core", "latency")
+CORE = ("peers", "threads", "allocator", "modes", "seconds", "output", "instructions", "against", "markdown")
+SECONDS = 5.0
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,10 +31,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="core: [{case, mode, threads, allocator, ...}, ...]")
     core = parser.add_argument_group("the core suite")
     core.add_argument("--peers", metavar="LIST", help="of torch, inductor, inductor_vjp, jax, numpy; all by default")
-    core.add_argument("--threads", default="1", metavar="LIST", help="numbers of threads: %(default)s")
-    core.add_argument("--allocator", default="default", metavar="LIST", help="of default, keep: %(default)s")
+    core.add_argument("--threads", metavar="LIST", help="numbers of threads: 1")
+    core.add_argument("--allocator", metavar="LIST", help="of default, keep: default")
     core.add_argument("--modes", metavar="LIST", help="of forward, vjp, backward; all by default")
-    core.add_argument("--seconds", type=float, default=5.0, help="of timed calls, for a row and mode: %(default)s")
+    core.add_argument("--seconds", type=float, metavar="S", help=f"of timed calls, for a row and mode: {SECONDS}")
     core.add_argument("--output", metavar="FILE", help="append each record, as it is measured, as a line of JSON")
     core.add_argument("--instructions", action="store_true", help="count instructions, at small sizes, by valgrind")
     core.add_argument("--against", metavar="FILE", help="what --instructions --json printed; exit 1 where a row grew")
@@ -41,13 +43,23 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     if arguments.suite == "latency":
+        _refuse(arguments, CORE, "it belongs to the core suite.", "Add --suite core.")
         return _latency(arguments)
+    if not arguments.instructions:
+        _refuse(arguments, ("against",), "it is what counts are compared with.", "Add --instructions.")
     if arguments.markdown:
         from jaccomp.benchmark import text
 
         print(text.markdown(*_stored(arguments.markdown)))
         return 0
     return _instructions(arguments) if arguments.instructions else _core(arguments)
+
+
+def _refuse(arguments: argparse.Namespace, names: Sequence[str], facts: str, remedy: str) -> None:
+    """Raise for the first of these options that was given."""
+    for name in names:
+        if getattr(arguments, name) not in (None, False):
+            raise UsageError(f"bench --{name}", facts, remedy)
 
 
 def _latency(arguments: argparse.Namespace) -> int:
@@ -74,10 +86,10 @@ def _core(arguments: argparse.Namespace) -> int:
         cases.select(arguments.row),
         _listed("--modes", arguments.modes, cases.MODES),
         _listed("--peers", arguments.peers, suite.PEERS),
-        _seconds(arguments.seconds),
+        _seconds(SECONDS if arguments.seconds is None else arguments.seconds),
     )
-    allocators = _listed("--allocator", arguments.allocator, process.ALLOCATORS)
-    configurations = suite.configurations(_numbers("--threads", arguments.threads), allocators)
+    allocators = _listed("--allocator", arguments.allocator or "default", process.ALLOCATORS)
+    configurations = suite.configurations(_numbers("--threads", arguments.threads or "1"), allocators)
     everything: list[dict[str, Any]] = []
     with console.Progress(len(configurations) * len(plan.rows) * len(plan.modes)) as progress:
         for one in configurations:
