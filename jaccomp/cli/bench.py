@@ -88,8 +88,12 @@ def _core(arguments: argparse.Namespace) -> int:
         _listed("--peers", arguments.peers, suite.PEERS),
         _seconds(SECONDS if arguments.seconds is None else arguments.seconds),
     )
-    allocators = _listed("--allocator", arguments.allocator or "default", process.ALLOCATORS)
-    configurations = suite.configurations(_numbers("--threads", arguments.threads or "1"), allocators)
+    allocators = _listed(
+        "--allocator", "default" if arguments.allocator is None else arguments.allocator, process.ALLOCATORS
+    )
+    configurations = suite.configurations(
+        _numbers("--threads", "1" if arguments.threads is None else arguments.threads), allocators
+    )
     everything: list[dict[str, Any]] = []
     with console.Progress(len(configurations) * len(plan.rows) * len(plan.modes)) as progress:
         for one in configurations:
