@@ -71,12 +71,10 @@ def test_medians_are_of_at_least_fifteen_calls() -> None:
 def test_peers_are_interleaved_and_their_results_consumed() -> None:
     clock, log = Clock(), list[str]()
     entries = [entry("slow", clock, 8_000_000, log), entry("fast", clock, 2_000_000, log)]
-    seen: dict[str, int] = {}
-    timed = timing.measure(
-        entries, seconds=0.3, clock=clock, first=lambda name, arrays: seen.update({name: len(arrays)})
-    )
+    seen: list[str] = []
+    timed = timing.measure(entries, seconds=0.3, clock=clock, check=lambda name, arrays: seen.append(name))
     assert (timed["slow"].median, timed["fast"].median) == (8.0, 2.0)
-    assert seen == {"slow": 1, "fast": 1}
+    assert seen == ["slow", "fast", "slow", "fast"]  # first results, and last ones
     assert [len(timed[name].milliseconds) for name in ("slow", "fast")] == [15, 5 * 14]
     assert timed["slow"].checksum == 3 * (1 + 5 + 15)
     visits = [name for name, before in zip(log[4:], ["", *log[4:]], strict=False) if name != before]
@@ -264,13 +262,17 @@ def test_means_are_geometric_and_misses_are_named() -> None:
         record("relu [64,4096]", 4.0),
         record("mse [4096,1024]", 0.25, limit_fraction=0.125, refused={"torch": "RuntimeError: no"}),
         record("linear_gelu [64,4096]", 2.0, kind="product", peers={"separate": 0.5}),
+        record("gelu [64,4096]", None, error=9.0, best_peer_error=0.5, limit_fraction=None),
+        record("silu [64,4096]", None, error=9.0, best_peer_error=9.0, limit_fraction=None),
+        record("rope [4,12,1024,64]", None, error=3.9, best_peer_error=0.5, limit_fraction=None),
     ]
     printed = text.table_text(records)
     assert "memory-bound rows, forward: ratio 1.00, limit 0.25" in printed
     assert "misses: mse [4096,1024] forward: 0.25 of jax" in printed
     assert "misses: linear_gelu [64,4096] forward: 0.50 of its layers one by one" in printed
     assert "no torch on mse [4096,1024] forward: RuntimeError: no" in printed
-    assert "misses: relu" not in printed
+    assert "misses: gelu [64,4096] forward: error 9 eps, a peer's 0.5" in printed
+    assert not any(f"misses: {name}" in printed for name in ("relu", "silu", "rope"))
 
 
 def test_who_failed_for_one_reason_is_named_once() -> None:

@@ -76,11 +76,11 @@ class Measuring:
         errors: dict[str, float] = {}
 
         def compare(entry: str, arrays: Sequence[NDArray[Any]]) -> None:
-            errors[entry] = error_in_eps(arrays, reference)
+            errors[entry] = max(errors.get(entry, 0.0), error_in_eps(arrays, reference))
 
         before = self._limit(row, mode)
         settle = SETTLE if self.threads > 1 else 0.0
-        timed = timing.measure(entries, seconds=self.seconds, settle=settle, first=compare)
+        timed = timing.measure(entries, seconds=self.seconds, settle=settle, check=compare)
         after = self._limit(row, mode)
         limit = min((one for one in (before, after) if one), key=lambda one: one.milliseconds, default=None)
         return {

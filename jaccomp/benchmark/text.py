@@ -11,6 +11,8 @@ from jaccomp.benchmark.cases import MODES, ROWS
 Record = Mapping[str, Any]
 KINDS = {"memory": "memory-bound rows", "product": "matrix-product rows", "small": "small rows"}
 OWN = "separate"
+ACCURATE = 4.0
+"""Units of float32's eps, relative to the largest value, that are no loss of accuracy."""
 
 
 def about_text(about: Record) -> str:
@@ -68,7 +70,7 @@ def means(records: Sequence[Record]) -> list[str]:
 
 
 def misses(records: Sequence[Record]) -> list[str]:
-    """The rows in which a peer is faster, or their layers one by one are."""
+    """The rows in which a peer is faster, or their layers one by one are, or all peers nearer to the truth."""
     lines = []
     for one in records:
         name = f"misses: {one['case']} {one['mode']}"
@@ -77,6 +79,9 @@ def misses(records: Sequence[Record]) -> list[str]:
         separate = one.get("peers", {}).get(OWN)
         if separate and one.get("jaccomp_ms") and separate < one["jaccomp_ms"]:
             lines.append(f"{name}: {separate / one['jaccomp_ms']:.2f} of its layers one by one")
+        error, least = one.get("error"), one.get("best_peer_error")
+        if error is not None and error > max(ACCURATE, least or 0.0):
+            lines.append(f"{name}: error {error:.2g} eps, a peer's {_number(least, '.2g')}")
         if one.get("jaccomp_ms") is None:
             lines.append(f"{name}: not measured")
     return lines

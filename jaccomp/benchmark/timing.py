@@ -80,10 +80,10 @@ def measure(
     *,
     seconds: float,
     settle: float = 0.0,
-    first: Callable[[str, Results], None] = lambda name, arrays: None,
+    check: Callable[[str, Results], None] = lambda name, arrays: None,
     clock: Callable[[], int] = time.perf_counter_ns,
 ) -> Mapping[str, Timed]:
-    """The timed calls of every entry, by name; `first` sees each entry's first results.
+    """The timed calls of every entry, by name; `check` sees each entry's first results and its last.
 
     `seconds` is what the calls of all entries should take together; each still makes its fewest. An entry that raises
     is kept with its failure and what it had until then.
@@ -93,7 +93,7 @@ def measure(
     for one in entries:
         try:
             result = one.call()
-            first(one.name, one.arrays(result))
+            check(one.name, one.arrays(result))
             del result
             estimates[one.name] = _once(one, timed[one.name], clock) / 1e9
         except Exception as error:
@@ -104,6 +104,9 @@ def measure(
         for name in order:
             if not timed[name].failure:
                 _visit(by_name[name], timed[name], calls_a_visit(estimates[name], share), settle, clock)
+    for name, one in by_name.items():
+        if not timed[name].failure:
+            check(name, one.arrays(one.call()))
     return timed
 
 

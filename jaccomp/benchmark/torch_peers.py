@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch
+import torch._functorch.config
+import torch._inductor.config
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
@@ -132,8 +135,14 @@ class Eager:
         leaves = [inputs[k].requires_grad_() for k in problem.real]
         if mode == "vjp":
             return Entry(self.name, lambda: torch.autograd.grad(compiled(*inputs), leaves, cotangents), _arrays)
-        kept = compiled(*inputs)
-        return Entry(self.name, lambda: torch.autograd.grad(kept, leaves, cotangents, retain_graph=True), _arrays)
+        with _graph_kept():
+            kept = compiled(*inputs)
+
+            def backward() -> Any:
+                return torch.autograd.grad(kept, leaves, cotangents, retain_graph=True)
+
+            backward()  # compiled at its first call
+        return Entry(self.name, backward, _arrays)
 
     def _compiled(self, function: Function) -> Function:
         return function
@@ -176,6 +185,19 @@ def _compile(function: Function) -> Function:
     torch._dynamo.reset()  # one function, one shape: nothing that an earlier row compiled is looked at
     compiled: Function = torch.compile(function, dynamic=False, fullgraph=True)
     return compiled
+
+
+@contextmanager
+def _graph_kept() -> Iterator[None]:
+    """While a function is compiled whose backward graph is to be called again: no residual may be overwritten.
+
+    The compiler's caches are left out, since they give back code that was compiled to overwrite.
+    """
+    with (
+        torch._functorch.config.patch(donated_buffer=False, enable_autograd_cache=False),
+        torch._inductor.config.patch(fx_graph_cache=False),
+    ):
+        yield
 
 
 def _without_graph(function: Function, arguments: Sequence[Any]) -> Callable[[], Any]:
