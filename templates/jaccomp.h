@@ -32,10 +32,12 @@ static inline uint64_t jc_bits_f64(double x) { uint64_t u; memcpy(&u, &x, sizeof
 static inline float jc_float_f32(uint32_t u) { float x; memcpy(&x, &u, sizeof x); return x; }
 static inline double jc_float_f64(uint64_t u) { double x; memcpy(&x, &u, sizeof x); return x; }
 
-/* jc_fuse: a b + c that no rewriting crosses (see the top). jc_madd: a b + c where any order of rounding will do: a Horner step. */
+/* jc_fuse: a b + c that no rewriting crosses (see the top); jc_fuse_once: rounded once on any CPU, through double where there is no FMA.
+ * jc_madd: a b + c where any order of rounding will do: a Horner step. */
 #if JC_HAS_FMA
 static inline float jc_fuse_f32(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
 static inline double jc_fuse_f64(double a, double b, double c) { return __builtin_fma(a, b, c); }
+static inline float jc_fuse_once_f32(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
 static inline float jc_madd_f32(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
 static inline double jc_madd_f64(double a, double b, double c) { return __builtin_fma(a, b, c); }
 #else
@@ -44,6 +46,7 @@ __attribute__((weak, visibility("hidden"))) uint64_t jc_zero_u64 = 0;
 static inline float jc_opaque_f32(float x) { return jc_float_f32(jc_bits_f32(x) ^ jc_zero_u32); }
 static inline double jc_opaque_f64(double x) { return jc_float_f64(jc_bits_f64(x) ^ jc_zero_u64); }
 static inline float jc_fuse_f32(float a, float b, float c) { return jc_opaque_f32(jc_opaque_f32(a * b) + c); }
+static inline float jc_fuse_once_f32(float a, float b, float c) { return (float)((double)a * b + c); }
 static inline double jc_fuse_f64(double a, double b, double c) { return jc_opaque_f64(jc_opaque_f64(a * b) + c); }
 static inline float jc_madd_f32(float a, float b, float c) { return a * b + c; }
 static inline double jc_madd_f64(double a, double b, double c) { return a * b + c; }
@@ -94,8 +97,8 @@ static inline double jc_half_step_f64(double x) { return x > 0.0 ? 1.0 : x == 0.
 /* x = n ln 2 + r, |r| <= ln(2)/2 (Cody and Waite, 1980). Returns q = e^r - 1 = r + r² P(r); *n receives n in its low bits, above
  * them those of 1.5 times 2^23 or 2^52, which the shift of jc_pow2 drops. |x| must be far below 2^22.
  * P: degree 5, r² P in error by 2^-31.1 of q for f32; degree 9, 2^-55.6 for f64. */
-static inline float jc_exp_reduced_f32(float x, uint32_t *n) {
-    float t = jc_fuse_f32(x, 0x1.715476p+0f, 0x1.8p23f), k = t - 0x1.8p23f;
+static inline float jc_exp_reduced_f32(float x, float bounded, uint32_t *n) {
+    float t = jc_fuse_f32(bounded, 0x1.715476p+0f, 0x1.8p23f), k = t - 0x1.8p23f;
     float h = jc_fuse_f32(k, -0x1.62e400p-1f, x);                     /* 15 bits of ln 2: the product is exact */
     float r = jc_fuse_f32(k, -0x1.7f7d1cp-20f, h);
     float p = 0x1.9e779ep-13f;
@@ -107,8 +110,21 @@ static inline float jc_exp_reduced_f32(float x, uint32_t *n) {
     *n = jc_bits_f32(t);
     return jc_fuse_f32(r * r, p, r);
 }
-static inline double jc_exp_reduced_f64(double x, uint64_t *n) {
-    double t = jc_fuse_f64(x, 0x1.71547652b82fep+0, 0x1.8p52), k = t - 0x1.8p52;
+/* As precise for e^r alone: P of degree 4, 2^-28.1 of e^r. */
+static inline float jc_exp_short_f32(float x, float bounded, uint32_t *n) {
+    float t = jc_fuse_f32(bounded, 0x1.715476p+0f, 0x1.8p23f), k = t - 0x1.8p23f;
+    float h = jc_fuse_f32(k, -0x1.62e400p-1f, x);
+    float r = jc_fuse_f32(k, -0x1.7f7d1cp-20f, h);
+    float p = 0x1.6a5cc4p-10f;
+    p = jc_madd_f32(p, r, 0x1.123e54p-7f);
+    p = jc_madd_f32(p, r, 0x1.5558a4p-5f);
+    p = jc_madd_f32(p, r, 0x1.55548ap-3f);
+    p = jc_madd_f32(p, r, 0x1.fffffcp-2f);
+    *n = jc_bits_f32(t);
+    return jc_fuse_f32(r * r, p, r);
+}
+static inline double jc_exp_reduced_f64(double x, double bounded, uint64_t *n) {
+    double t = jc_fuse_f64(bounded, 0x1.71547652b82fep+0, 0x1.8p52), k = t - 0x1.8p52;
     double h = jc_fuse_f64(k, -0x1.62e42fefa0000p-1, x);              /* 37 bits of ln 2 */
     double r = jc_fuse_f64(k, -0x1.cf79abc9e3b3ap-40, h);
     double p = 0x1.ae95be3ae1f0fp-26;
@@ -129,90 +145,97 @@ static inline double jc_exp_reduced_f64(double x, uint64_t *n) {
 static inline float jc_pow2_f32(uint32_t n) { return jc_float_f32((n + 127) << 23); }
 static inline double jc_pow2_f64(uint64_t n) { return jc_float_f64((n + 1023) << 52); }
 
+/* The smaller of x and an upper bound for the exponent alone, by the order of bits: one integer instruction. Below 0 it is x. A NaN is lost,
+ * and passes through the reduction's other argument. (Two clamps of floats in a row become a tangle of masks in gcc 12.) */
+static inline float jc_bounded_f32(float x, float high) {
+    int32_t u = (int32_t)jc_bits_f32(x), h = (int32_t)jc_bits_f32(high);
+    return jc_float_f32((uint32_t)(u < h ? u : h));
+}
+static inline double jc_bounded_f64(double x, double high) {
+    int64_t u = (int64_t)jc_bits_f64(x), h = (int64_t)jc_bits_f64(high);
+    return jc_float_f64((uint64_t)(u < h ? u : h));
+}
+
 /* exp(x) = 2^a (1 + q) 2^b with a + b = n: two scalings, so that the result may overflow or become subnormal.
  * 0.98 and 0.97 ulp. */
 static inline float jc_exp_f32(float x) {
     uint32_t n;
-    x = x > 89.0f ? 89.0f : x;
-    x = x < -105.0f ? -105.0f : x;
-    float q = jc_exp_reduced_f32(x, &n), a = jc_pow2_f32(n >> 1), b = jc_pow2_f32(n - (n >> 1));
-    return jc_fuse_f32(q, a, a) * b;
+    float q = jc_exp_short_f32(x, jc_bounded_f32(x, 89.0f), &n), a = jc_pow2_f32(n >> 1), b = jc_pow2_f32(n - (n >> 1));
+    float y = jc_fuse_f32(q, a, a) * b;
+    return x < -105.0f ? 0.0f : y;
 }
 static inline double jc_exp_f64(double x) {
     uint64_t n;
-    x = x > 710.0 ? 710.0 : x;
-    x = x < -746.0 ? -746.0 : x;
-    double q = jc_exp_reduced_f64(x, &n), a = jc_pow2_f64(n >> 1), b = jc_pow2_f64(n - (n >> 1));
-    return jc_fuse_f64(q, a, a) * b;
+    double q = jc_exp_reduced_f64(x, jc_bounded_f64(x, 710.0), &n), a = jc_pow2_f64(n >> 1), b = jc_pow2_f64(n - (n >> 1));
+    double y = jc_fuse_f64(q, a, a) * b;
+    return x < -746.0 ? 0.0 : y;
 }
 
 /* exp(x) - 1 = (2^a q + (2^a - 2^-b)) 2^b: no cancellation, for |q| <= 0.42. 1.5 and 2.1 ulp. */
 static inline float jc_expm1_f32(float x) {
     uint32_t n;
-    x = x > 89.0f ? 89.0f : x;
-    x = x < -20.0f ? -20.0f : x;
-    float q = jc_exp_reduced_f32(x, &n), a = jc_pow2_f32(n >> 1), b = jc_pow2_f32(n - (n >> 1));
-    return jc_fuse_f32(q, a, a - jc_pow2_f32((n >> 1) - n)) * b;
+    float q = jc_exp_reduced_f32(x, jc_bounded_f32(x, 89.0f), &n), a = jc_pow2_f32(n >> 1), b = jc_pow2_f32(n - (n >> 1));
+    float y = jc_fuse_f32(q, a, a - jc_pow2_f32((n >> 1) - n)) * b;
+    return x < -20.0f ? -1.0f : y;
 }
 static inline double jc_expm1_f64(double x) {
     uint64_t n;
-    x = x > 710.0 ? 710.0 : x;
-    x = x < -40.0 ? -40.0 : x;
-    double q = jc_exp_reduced_f64(x, &n), a = jc_pow2_f64(n >> 1), b = jc_pow2_f64(n - (n >> 1));
-    return jc_fuse_f64(q, a, a - jc_pow2_f64((n >> 1) - n)) * b;
+    double q = jc_exp_reduced_f64(x, jc_bounded_f64(x, 710.0), &n), a = jc_pow2_f64(n >> 1), b = jc_pow2_f64(n - (n >> 1));
+    double y = jc_fuse_f64(q, a, a - jc_pow2_f64((n >> 1) - n)) * b;
+    return x < -40.0 ? -1.0 : y;
 }
 
-/* tanh(x) = x + x³ P(x²) for |x| < 0.55 (f32: degree 4, in error by 2^-29.7; f64: degree 9, 2^-55.5), else E/(E + 2) with
- * E = exp(2|x|) - 1 and the sign of x; 1 beyond 9.1 (19.1). 1.5 and 1.5 ulp. */
-static inline float jc_tanh_f32(float x) {
+/* The functions of a falling exponential, e = exp(-|x|) = s (1 + q) with s a power of two: sigmoid(x), sigmoid(-x), tanh(x/2) and
+ * softplus(x). Where a loop takes several of them at one x, the compiler keeps one exponential. 1 + e = (1 + s) + s q is rounded once. */
+static inline float jc_falling_f32(float x, float *s) {
     uint32_t n;
-    float z = __builtin_fabsf(x), w = x * x;
-    float p = -0x1.995428p-8f;
-    p = jc_madd_f32(p, w, 0x1.58ec32p-6f);
-    p = jc_madd_f32(p, w, -0x1.b91f1cp-5f);
-    p = jc_madd_f32(p, w, 0x1.110cf0p-3f);
-    p = jc_madd_f32(p, w, -0x1.55554ap-2f);
-    float t = z > 9.1f ? 9.1f : z, q = jc_exp_reduced_f32(t + t, &n), s = jc_pow2_f32(n), e = jc_fuse_f32(q, s, s - 1.0f);
-    return z < 0.55f ? jc_fuse_f32(x * w, p, x) : __builtin_copysignf(e / (e + 2.0f), x);
+    float z = __builtin_fabsf(x), t = z > 105.0f ? 105.0f : z, q = jc_exp_reduced_f32(-t, -t, &n);
+    *s = jc_pow2_f32(n - (n >> 1)) * jc_pow2_f32(n >> 1);
+    return q;
 }
-static inline double jc_tanh_f64(double x) {
+static inline double jc_falling_f64(double x, double *s) {
     uint64_t n;
-    double z = __builtin_fabs(x), w = x * x;
-    double p = 0x1.abea11d5d119ep-15;
-    p = jc_madd_f64(p, w, -0x1.b901590c2f284p-13);
-    p = jc_madd_f64(p, w, 0x1.2fa13d294f385p-11);
-    p = jc_madd_f64(p, w, -0x1.7cf384e9e4e38p-10);
-    p = jc_madd_f64(p, w, 0x1.d6c617e030e7fp-9);
-    p = jc_madd_f64(p, w, -0x1.226ddd18e8f27p-7);
-    p = jc_madd_f64(p, w, 0x1.664f45c10fe34p-6);
-    p = jc_madd_f64(p, w, -0x1.ba1ba1ad67b38p-5);
-    p = jc_madd_f64(p, w, 0x1.11111111028aap-3);
-    p = jc_madd_f64(p, w, -0x1.555555555549dp-2);
-    double t = z > 19.1 ? 19.1 : z, q = jc_exp_reduced_f64(t + t, &n), s = jc_pow2_f64(n), e = jc_fuse_f64(q, s, s - 1.0);
-    return z < 0.55 ? jc_fuse_f64(x * w, p, x) : __builtin_copysign(e / (e + 2.0), x);
+    double z = __builtin_fabs(x), t = z > 746.0 ? 746.0 : z, q = jc_exp_reduced_f64(-t, -t, &n);
+    *s = jc_pow2_f64(n - (n >> 1)) * jc_pow2_f64(n >> 1);
+    return q;
 }
 
-/* 1/(1 + exp(-x)): y = 1/(1 + exp(|x|)) for x < 0, else 1 - y, so that sigmoid(x) and sigmoid(-x) share all but the last step. With
- * exp(|x|) = 2^a (1 + q) 2^b, y = 2^-b / (2^a + (2^a q + 2^-b)): 1 + exp is never rounded twice and never overflows.
- * 2.0 and 1.8 ulp. */
+/* 1/(1 + exp(-x)): y = 1/(1 + e), or e y below 0. 1.94 and 1.8 ulp. */
 static inline float jc_sigmoid_f32(float x) {
-    uint32_t n;
-    float z = __builtin_fabsf(x);
-    float q = jc_exp_reduced_f32(z > 105.0f ? 105.0f : z, &n), a = jc_pow2_f32(n >> 1), c = jc_pow2_f32((n >> 1) - n);
-    float y = 1.0f / (a + jc_fuse_f32(q, a, c)) * c;
-    return x < 0.0f ? y : 1.0f - y;
+    float s, q = jc_falling_f32(x, &s), y = 1.0f / jc_fuse_once_f32(q, s, 1.0f + s);
+    return x < 0.0f ? jc_fuse_once_f32(q, y * s, y * s) : y;
 }
 static inline double jc_sigmoid_f64(double x) {
-    uint64_t n;
-    double z = __builtin_fabs(x);
-    double q = jc_exp_reduced_f64(z > 746.0 ? 746.0 : z, &n), a = jc_pow2_f64(n >> 1), c = jc_pow2_f64((n >> 1) - n);
-    double y = 1.0 / (a + jc_fuse_f64(q, a, c)) * c;
-    return x < 0.0 ? y : 1.0 - y;
+    double s, q = jc_falling_f64(x, &s), y = 1.0 / jc_fuse_f64(q, s, 1.0 + s);
+    return x < 0.0 ? jc_fuse_f64(q, y * s, y * s) : y;
+}
+
+/* tanh(x) = (1 - e)/(1 + e) with the sign of x, e = exp(-2|x|). 1 - e = (1 - s) - s q does not cancel, for s is 1 or at most 1/2.
+ * 1.91 and 1.5 ulp. */
+static inline float jc_tanh_f32(float x) {
+    float s, q = jc_falling_f32(2.0f * x, &s);
+    return __builtin_copysignf(jc_fuse_f32(-q, s, 1.0f - s) / jc_fuse_f32(q, s, 1.0f + s), x);
+}
+static inline double jc_tanh_f64(double x) {
+    double s, q = jc_falling_f64(2.0 * x, &s);
+    return __builtin_copysign(jc_fuse_f64(-q, s, 1.0 - s) / jc_fuse_f64(q, s, 1.0 + s), x);
 }
 
 /* ------------------------------------------------------------------------------------------------------- log and its relatives */
 
-/* log(1 + f) + k ln 2 for 1 + f in [2/3, 4/3] (f32), [√½, √2] (f64).
+/* y where x is positive and finite; else x, which is infinity or NaN, -inf at 0, NaN below it. By bits, in integers. */
+static inline float jc_log_ends_f32(float x, float y) {
+    uint32_t u = jc_bits_f32(x), some = u << 1 < 1 ? u << 1 : 1;
+    float end = (int32_t)u > 0 ? x : jc_float_f32(0xff800000u | some << 22);
+    return u - 1u < 0x7f7fffffu ? y : end;
+}
+static inline double jc_log_ends_f64(double x, double y) {
+    uint64_t u = jc_bits_f64(x), some = u << 1 < 1 ? u << 1 : 1;
+    double end = (int64_t)u > 0 ? x : jc_float_f64(0xfff0000000000000u | some << 51);
+    return u - 1u < 0x7fefffffffffffffu ? y : end;
+}
+
+/* log(1 + f) + k ln 2 (f32: k 2^-23 ln 2, k as it stands in the bits of a float) for 1 + f in [2/3, 4/3] (f32), [√½, √2] (f64).
  * f32: f + f² P(f), degree 8, in error by 2^-27.6 of log(1 + f).
  * f64: with s = f/(2 + f), z = s²: f - (f²/2 - s (f²/2 + z Q(z))), degree 6, 2^-59.3 (the form of fdlibm's e_log.c). */
 static inline float jc_log_sum_f32(float f, float k) {
@@ -225,7 +248,7 @@ static inline float jc_log_sum_f32(float f, float k) {
     p = jc_madd_f32(p, f, -0x1.fffef2p-3f);
     p = jc_madd_f32(p, f, 0x1.555506p-2f);
     p = jc_madd_f32(p, f, -0.5f);
-    return jc_fuse_f32(k, 0x1.62e430p-1f, jc_fuse_f32(f * f, p, f));
+    return jc_fuse_f32(k, 0x1.62e430p-24f, jc_fuse_f32(f * f, p, f));
 }
 static inline double jc_log_sum_f64(double f, double k) {
     double s = f / (2.0 + f), z = s * s, p = 0x1.2e9a9516640abp-3;
@@ -244,22 +267,18 @@ static inline double jc_log_sum_f64(double f, double k) {
 /* log(x): x = 2^k m by the bits of x, a subnormal first scaled up. -inf at 0, NaN below. 0.93 and 0.75 ulp (1.1 and
  * 0.80 without FMA). */
 static inline float jc_log_f32(float x) {
-    int tiny = x < 0x1p-126f;
-    uint32_t u = jc_bits_f32(tiny ? x * 0x1p25f : x), e = (u - 0x3f2aaaabu) & 0xff800000u;
-    float k = (float)(int32_t)e * 0x1p-23f - (tiny ? 25.0f : 0.0f);
-    float y = jc_log_sum_f32(jc_fuse_f32(jc_float_f32(u - e - 0x00800000u), 2.0f, -1.0f), k);     /* 2 (m/2) - 1 */
-    y = x < __builtin_inff() ? y : x;
-    return x > 0.0f ? y : x == 0.0f ? -__builtin_inff() : __builtin_nanf("");
+    float c = x < 0x1p-126f ? 0x1p25f : 1.0f;                         /* one choice: gcc 12 makes two loops' work of two */
+    uint32_t u = jc_bits_f32(x * c), e = (u - 0x3f2aaaabu) & 0xff800000u;
+    float k = (float)(int32_t)(e - (jc_bits_f32(c) - 0x3f800000u));
+    return jc_log_ends_f32(x, jc_log_sum_f32(jc_float_f32(u - e) - 1.0f, k));
 }
 /* The exponent of a double as a double, from bits of which only the exponent field counts: or-ed into 2^52, and that taken off. */
 static inline double jc_exponent_f64(uint64_t e) { return jc_float_f64((e >> 52) | 0x4330000000000000u) - 0x1p52; }
 static inline double jc_log_f64(double x) {
-    int tiny = x < 0x1p-1022;
-    uint64_t u = jc_bits_f64(tiny ? x * 0x1p54 : x), e = (u - 0x3fe6a09e667f3bcdu + 0x4000000000000000u) & 0xfff0000000000000u;
-    double k = jc_exponent_f64(e) - (tiny ? 1078.0 : 1024.0);
-    double y = jc_log_sum_f64(jc_fuse_f64(jc_float_f64(u - e + 0x3ff0000000000000u), 2.0, -1.0), k);
-    y = x < __builtin_inf() ? y : x;
-    return x > 0.0 ? y : x == 0.0 ? -__builtin_inf() : __builtin_nan("");
+    double c = x < 0x1p-1022 ? 0x1p54 : 1.0;
+    uint64_t u = jc_bits_f64(x * c), e = (u - 0x3fe6a09e667f3bcdu + 0x4000000000000000u) & 0xfff0000000000000u;
+    double k = jc_exponent_f64(e - jc_bits_f64(c) + 0x43f0000000000000u) - 1088.0;
+    return jc_log_ends_f64(x, jc_log_sum_f64(jc_float_f64(u - e + 0x4000000000000000u) - 1.0, k));
 }
 
 /* log(1 + x): only the exponent k is taken from the rounded 1 + x; f = 2^-k x + (2^-k - 1) then has one rounding. Beyond 2^30 (2^60)
@@ -268,7 +287,7 @@ static inline float jc_log1p_f32(float x) {
     uint32_t u = jc_bits_f32(1.0f + x), e = (u - 0x3f2aaaabu) & 0xff800000u;
     float s = jc_float_f32(0x3f800000u - e);
     float f = x > 0x1p30f ? jc_fuse_f32(jc_float_f32(u - e - 0x00800000u), 2.0f, -1.0f) : jc_fuse_f32(x, s, s - 1.0f);
-    float y = jc_log_sum_f32(f, (float)(int32_t)e * 0x1p-23f);
+    float y = jc_log_sum_f32(f, (float)(int32_t)e);
     y = x < __builtin_inff() ? y : x;
     return x > -1.0f ? y : x == -1.0f ? -__builtin_inff() : __builtin_nanf("");
 }
@@ -281,48 +300,55 @@ static inline double jc_log1p_f64(double x) {
     return x > -1.0 ? y : x == -1.0 ? -__builtin_inf() : __builtin_nan("");
 }
 
-/* log(1 + e) for e in [0, 1] or NaN: halved above √2 - 1. */
-static inline float jc_log1p_unit_f32(float e) {
+/* log(1 + exp(-|x|)), which is log(1 + e), halved for e above 1/3 (√2 - 1). */
+static inline float jc_log1p_falling_f32(float x) {
+    float s, q = jc_falling_f32(x, &s), e = jc_fuse_f32(q, s, s);
     int upper = e > 0x1.555556p-2f;
-    return jc_log_sum_f32(upper ? jc_fuse_f32(e, 0.5f, -0.5f) : e, upper ? 1.0f : 0.0f);
+    return jc_log_sum_f32(upper ? jc_fuse_f32(e, 0.5f, -0.5f) : e, upper ? 0x1p23f : 0.0f);
 }
-static inline double jc_log1p_unit_f64(double e) {
+static inline double jc_log1p_falling_f64(double x) {
+    double s, q = jc_falling_f64(x, &s), e = jc_fuse_f64(q, s, s);
     int upper = e > 0x1.a827999fcef32p-2;
     return jc_log_sum_f64(upper ? jc_fuse_f64(e, 0.5, -0.5) : e, upper ? 1.0 : 0.0);
 }
 
 /* log(1 + exp(x)) = max(x, 0) + log(1 + exp(-|x|)). 1.8 and 1.6 ulp (1.9 and 1.6). */
-static inline float jc_softplus_f32(float x) { return (x > 0.0f ? x : 0.0f) + jc_log1p_unit_f32(jc_exp_f32(-__builtin_fabsf(x))); }
-static inline double jc_softplus_f64(double x) { return (x > 0.0 ? x : 0.0) + jc_log1p_unit_f64(jc_exp_f64(-__builtin_fabs(x))); }
+static inline float jc_softplus_f32(float x) { return (x > 0.0f ? x : 0.0f) + jc_log1p_falling_f32(x); }
+static inline double jc_softplus_f64(double x) { return (x > 0.0 ? x : 0.0) + jc_log1p_falling_f64(x); }
 
 /* log(sigmoid(x)) = min(x, 0) - log(1 + exp(-|x|)). 1.9 and 1.6 ulp. */
-static inline float jc_log_sigmoid_f32(float x) { return (x < 0.0f ? x : 0.0f) - jc_log1p_unit_f32(jc_exp_f32(-__builtin_fabsf(x))); }
-static inline double jc_log_sigmoid_f64(double x) { return (x < 0.0 ? x : 0.0) - jc_log1p_unit_f64(jc_exp_f64(-__builtin_fabs(x))); }
+static inline float jc_log_sigmoid_f32(float x) { return (x < 0.0f ? x : 0.0f) - jc_log1p_falling_f32(x); }
+static inline double jc_log_sigmoid_f64(double x) { return (x < 0.0 ? x : 0.0) - jc_log1p_falling_f64(x); }
 
 /* ------------------------------------------------------------------------------------------------------------------------- erf */
 
-/* erf(x) = x + x P(x²) for |x| < 0.92 (f32: degree 6, 2^-30.0) or 1 (f64: degree 11, 2^-55.9), else 1 - exp(Q(|x|)) with the sign of
- * x, up to where it is 1 (f32: degree 6 on [0.92, 3.93], 2^-28.6; f64: degree 17 on [1, 5.95], 2^-56.1), all relative to erf.
- * 0.99 and 0.95 ulp (1.3 and 1.3). */
+/* erf(x) with the sign of x, in two parts, all errors relative to erf, up to where it is 1.
+ * f32: x + x P(x²) up to 0.5 (degree 4, 2^-29.3); beyond, 1 - 2^(Q(|x|)/2) (Q of degree 6 on [0.5, 3.93], 2^-27.7): Q/2 = n + f/2, and
+ * 2^(f/2) = 1 + f G(f) (degree 5, 2^-26.2), so that 1 - 2^n - 2^n f G(f) is rounded once. The halves keep the reduction fused.
+ * f64: x + x P(x²) below 1 (degree 11, 2^-55.9), else 1 - exp(Q(|x|)) (degree 17 on [1, 5.95], 2^-56.1).
+ * 1.26 and 0.95 ulp (1.3 and 1.3). */
 static inline float jc_erf_f32(float x) {
-    uint32_t n;
     float z = __builtin_fabsf(x), w = x * x;
-    float p = 0x1.4f544ep-14f;
-    p = jc_madd_f32(p, w, -0x1.a6065ep-11f);
-    p = jc_madd_f32(p, w, 0x1.5449dep-8f);
-    p = jc_madd_f32(p, w, -0x1.b80118p-6f);
-    p = jc_madd_f32(p, w, 0x1.ce2d64p-4f);
-    p = jc_madd_f32(p, w, -0x1.812740p-2f);
+    float p = 0x1.357050p-8f;
+    p = jc_madd_f32(p, w, -0x1.b66bc2p-6f);
+    p = jc_madd_f32(p, w, 0x1.ce2554p-4f);
+    p = jc_madd_f32(p, w, -0x1.812734p-2f);
     p = jc_madd_f32(p, w, 0x1.06eba8p-3f);
-    float t = z > 3.93f ? 3.93f : z, r = 0x1.9aee26p-13f;
-    r = jc_madd_f32(r, t, -0x1.8ee3a4p-9f);
-    r = jc_madd_f32(r, t, 0x1.6c2b34p-6f);
-    r = jc_madd_f32(r, t, -0x1.a9b46ap-4f);
-    r = jc_madd_f32(r, t, -0x1.463cbcp-1f);
-    r = jc_madd_f32(r, t, -0x1.20af5ap+0f);
-    r = jc_madd_f32(r, t, -0x1.9a5ec0p-13f);
-    float q = jc_exp_reduced_f32(r, &n), s = jc_pow2_f32(n);
-    return z < 0.92f ? jc_fuse_f32(x, p, x) : __builtin_copysignf(jc_fuse_f32(-q, s, 1.0f - s), x);
+    float t = jc_bounded_f32(z, 3.93f), r = 0x1.527e18p-11f;
+    r = jc_madd_f32(r, t, -0x1.37ce90p-7f);
+    r = jc_madd_f32(r, t, 0x1.11d6f6p-4f);
+    r = jc_madd_f32(r, t, -0x1.386f70p-2f);
+    r = jc_madd_f32(r, t, -0x1.d540b2p+0f);
+    r = jc_madd_f32(r, t, -0x1.a0de96p+1f);
+    r = jc_madd_f32(r, t, 0x1.b8990cp-14f);
+    float k = jc_fuse_f32(r, 0.5f, 0x1.8p23f), f = jc_fuse_f32(k - 0x1.8p23f, -2.0f, r), s = jc_pow2_f32(jc_bits_f32(k)), g = 0x1.17b7c8p-19f;
+    g = jc_madd_f32(g, f, 0x1.5ef50ep-15f);
+    g = jc_madd_f32(g, f, 0x1.3b680ap-11f);
+    g = jc_madd_f32(g, f, 0x1.c6af9ep-8f);
+    g = jc_madd_f32(g, f, 0x1.ebfb94p-5f);
+    g = jc_madd_f32(g, f, 0x1.62e430p-2f);
+    float y = __builtin_copysignf(jc_fuse_f32(-s * f, g, 1.0f - s), x);
+    return z > 0.5f ? y : jc_fuse_f32(x, p, x);
 }
 static inline double jc_erf_f64(double x) {
     uint64_t n;
@@ -357,8 +383,9 @@ static inline double jc_erf_f64(double x) {
     r = jc_madd_f64(r, t, -0x1.45f6274043c5fp-1);
     r = jc_madd_f64(r, t, -0x1.20dd1fd6165bcp+0);
     r = jc_madd_f64(r, t, -0x1.0df030b7b4c27p-21);
-    double q = jc_exp_reduced_f64(r, &n), s = jc_pow2_f64(n);
-    return z < 1.0 ? jc_fuse_f64(x, p, x) : __builtin_copysign(jc_fuse_f64(-q, s, 1.0 - s), x);
+    double q = jc_exp_reduced_f64(r, r, &n), s = jc_pow2_f64(n);
+    double y = __builtin_copysign(jc_fuse_f64(-q, s, 1.0 - s), x);
+    return z >= 1.0 ? y : jc_fuse_f64(x, p, x);
 }
 
 /* -------------------------------------------------------------------------- libm: right on the whole line, but not vectorised */
