@@ -105,19 +105,18 @@ class Spelling:
     # ---- reals
 
     def literal(self, value: sp.Expr) -> str:
-        """A constant in the dtype: small integers bare, everything else in enough digits to round to it exactly."""
+        """A constant in the dtype, in enough digits to round to it exactly."""
         digits = repr(float(sp.N(value, 30)))
         return digits if self.dtype == "f64" else f"<float>{digits}"
 
-    def _whole_literal(self, value: int) -> Text:
-        """A small integer in few digits; as a float it is cast, or C would go on in double."""
-        if abs(value) >= 2**24:
-            return self.literal(sp.Integer(value)), UNARY
-        if self.dtype == "f64":
-            return str(value), ATOM if value >= 0 else UNARY
-        return f"<float>{value}" if value >= 0 else f"-<float>{-value}", UNARY
-
     def real(self, expr: sp.Expr, level: int = COMPARE) -> str:
+        """The expression as an operand of operators of a level, or whole.
+
+        A whole constant is an operand of the dtype too: in C, Cython writes a bare `1` as a double, which widens all of a
+        float32 expression.
+        """
+        if level > COMPARE and self.dtype == "f32" and isinstance(expr, sp.Integer):
+            return _wrapped((self.literal(expr), UNARY), level)
         return _wrapped(self._real(expr), level)
 
     def _real(self, expr: sp.Expr) -> Text:
@@ -130,7 +129,7 @@ class Spelling:
         if expr is sp.S.NegativeInfinity:
             return "-JC_INF", UNARY
         if isinstance(expr, sp.Integer):
-            return self._whole_literal(int(expr))
+            return (str(int(expr)), ATOM if expr >= 0 else UNARY) if abs(expr) < 2**24 else (self.literal(expr), UNARY)
         if (expr.is_number and not expr.has(sp.Function)) or isinstance(expr, sp.Rational | sp.Float | sp.NumberSymbol):
             return self.literal(expr), UNARY
         if expr.is_integer and not isinstance(expr, sp.floor | sp.ceiling | sp.sign) and self._is_whole(expr):
@@ -176,8 +175,7 @@ class Spelling:
         return text, ADD
 
     def _product(self, expr: sp.Mul) -> Text:
-        coefficient, rest = expr.as_coeff_Mul()
-        factors = list(sp.Mul.make_args(rest))
+        coefficient, factors = _one_constant(expr)
         over = [f for f in factors if not _is_reciprocal(f)]
         under = [
             sp.Pow(f.base, -f.exp, evaluate=False) if f.exp != -1 else f.base for f in factors if _is_reciprocal(f)
@@ -185,10 +183,8 @@ class Spelling:
         negative = coefficient < 0
         coefficient = abs(coefficient)
         top = [self.real(f, UNARY) for f in over]
-        if coefficient.p != 1 and coefficient.q == 1:
-            top.insert(0, self.real(sp.Integer(coefficient.p), UNARY))
-        elif coefficient.q != 1:
-            top.insert(0, self.literal(coefficient))
+        if coefficient != 1:
+            top.insert(0, self.real(coefficient, UNARY))
         if not top:
             top = [self.literal(sp.S.One)]
         text = " * ".join(top)
@@ -227,7 +223,7 @@ class Spelling:
     # ---- choices
 
     def _piecewise(self, expr: sp.Piecewise, spell: Callable[[sp.Expr, int], str]) -> Text:
-        text = "0"
+        text = spell(sp.S.Zero, ADD)
         for pair in reversed(expr.args):
             assert isinstance(pair, ExprCondPair)
             value, condition = pair.args
@@ -247,8 +243,21 @@ class Spelling:
         left, right = condition.args
         assert isinstance(left, sp.Expr) and isinstance(right, sp.Expr)
         whole = self._is_whole(left) and self._is_whole(right) and bool(left.is_integer and right.is_integer)
-        spell = self.integer if whole else self.real
+        spell = self.integer if whole else self._compared
         return f"{spell(left, ADD)} {RELATIONS[type(condition)]} {spell(right, ADD)}"
+
+    def _compared(self, expr: sp.Expr, level: int) -> str:
+        """A side of a comparison, which a bare constant does not widen."""
+        return self._real(expr)[0] if isinstance(expr, sp.Integer) else self.real(expr, level)
+
+
+def _one_constant(expr: sp.Mul) -> tuple[sp.Expr, list[sp.Expr]]:
+    """The numbers of a product as one number, rounded once where it is spelled, and the other factors.
+
+    2 √2 π^(-1/2) x   ->   (2 √(2/π), [x])
+    """
+    numbers = [f for f in expr.args if f.is_number and not f.has(sp.Function)]
+    return sp.Mul(*numbers), [f for f in expr.args if f not in numbers]
 
 
 def _is_whole_factor(factor: sp.Expr) -> bool:
