@@ -198,6 +198,22 @@ TAILS = (
 )
 
 
+def test_one_plus_a_hyperbolic_tangent_keeps_its_digits() -> None:
+    """`1 + tanh(u)` is `2 σ(2u)`, and so is the same sum among other addends."""
+    import mpmath
+
+    def gelu(x: Any) -> Any:
+        return x * (1 + mpmath.tanh(mpmath.sqrt(2 / mpmath.pi) * (x + mpmath.mpf("0.044715") * x**3))) / 2
+
+    x = np.array([-12.0, -9.0, -6.0, -3.0, -1.0, 0.5, 4.0])
+    y, pullback = kernel("gelu_tanh").vjp(x)
+    (dx,) = pullback(np.ones_like(x))
+    with mpmath.workdps(150):
+        for at, value, slope in zip(x, y, dx, strict=True):
+            assert value == pytest.approx(float(gelu(mpmath.mpf(at))), rel=1e-13, abs=0)
+            assert slope == pytest.approx(float(mpmath.diff(gelu, mpmath.mpf(at), h=mpmath.mpf(10) ** -70)), rel=1e-12)
+
+
 @pytest.mark.parametrize(("name", "function"), TAILS, ids=[name for name, _ in TAILS])
 def test_tails_keep_their_digits(name: str, function: Any) -> None:
     """Relative to the value itself: `1 - σ(x)` and `1 - tanh²(x)` must not round to 0 where they are 10⁻³⁰⁰."""

@@ -3,6 +3,7 @@
 Z[n] = Σ_k exp(a[n,k])     ->  m[n] = max_k a[n,k];  Z'[n] = Σ_k exp(a[n,k] - finite(m[n]));  Z = exp(finite(m)) Z'
 x / ‖x‖, 1 / ‖x‖           ->  0 where ‖x‖ = 0, the convention
 1 - σ(u)                   ->  σ(-u), which keeps its digits for large u
+1 + tanh(u)                ->  2 σ(2u), which keeps its digits for large -u
 """
 
 from __future__ import annotations
@@ -331,12 +332,20 @@ def _guarded(expr: sp.Expr, squares: frozenset[str], roots: frozenset[str]) -> s
 
 
 def _complements(expr: sp.Expr, definitions: Mapping[str, Equation]) -> sp.Expr:
-    """`1 - σ(u)` as `σ(-u)` and `1 - tanh(u)²` as `4 σ(2u) σ(-2u)`, also of tensors defined so: no digit is lost."""
+    """`1 - σ(u)` as `σ(-u)` and `1 - tanh(u)²` as `4 σ(2u) σ(-2u)`, also of tensors defined so: no digit is lost.
+
+    `1 ± tanh(u)` becomes `2 σ(±2u)`, other addends beside it.
+    """
     if isinstance(expr, Access) or not expr.args:
         return expr
     arguments = [_complements(one, definitions) for one in expr.args]
     result = expr.func(*arguments)
-    if not isinstance(result, sp.Add) or len(result.args) != 2 or result.args[0] != 1:
+    if not isinstance(result, sp.Add) or result.args[0] != 1:
+        return result
+    if (half := next((a for a in result.args if isinstance(a if a.is_Function else -a, sp.tanh)), None)) is not None:
+        u = half.args[0] if half.is_Function else -(-half).args[0]
+        return result - 1 - half + 2 * Sigmoid(2 * u)
+    if len(result.args) != 2:
         return result
     rest = -result.args[1]
     if isinstance(rest, sp.Pow) and rest.exp == 2:

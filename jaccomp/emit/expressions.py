@@ -112,8 +112,8 @@ class Spelling:
     def real(self, expr: sp.Expr, level: int = COMPARE) -> str:
         """The expression as an operand of operators of a level, or whole.
 
-        A whole constant is an operand of the dtype too: in C, Cython writes a bare `1` as a double, which widens all of a
-        float32 expression.
+        A whole constant is an operand of the dtype too: in C, Cython writes a bare `1` as a double, which widens all
+        of a float32 expression.
         """
         if level > COMPARE and self.dtype == "f32" and isinstance(expr, sp.Integer):
             return _wrapped((self.literal(expr), UNARY), level)
