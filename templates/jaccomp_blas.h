@@ -1,7 +1,8 @@
-/* Matrix products and loop bounds of generated kernels: SciPy's BLAS, resolved at the first call that needs it.
+/* Matrix products and loop bounds of generated kernels. Where `jc_product` is there it computes the products; elsewhere SciPy's
+   BLAS does, resolved at the first call that needs it.
 
-   Row-major `C[m, n] = alpha op(A)[m, k] op(B)[k, n] (+ C)`. Each call runs on the calling thread alone: our own tiles are what
-   runs in parallel, and results of a threaded product depend on the number of threads. SciPy's OpenBLAS is built on pthreads and
+   Row-major `C[m, n] = alpha op(A)[m, k] op(B)[k, n] (+ C)`, C in an array of so many `elements`. Each call runs on the calling
+   thread alone: our own tiles are what runs in parallel, and results of a threaded product depend on the number of threads. SciPy's OpenBLAS is built on pthreads and
    has one thread count for the process, so that count is 1 while a kernel with products runs (`jc_blas_enter`, counted) and is
    set back after the last of them (`jc_blas_leave`). NumPy carries an OpenBLAS of its own, which is not touched. Where the BLAS
    is another one, it runs as it is configured. */
@@ -56,9 +57,19 @@ static jc_dgemm_t jc_dgemm;
 static void (*jc_blas_set)(int);
 static int (*jc_blas_get)(void);
 
+#if defined(JC_PRODUCT)
 #define JC_GEMM(T, suffix, gemm) \
 static inline void jc_gemm_##suffix(int ta, int tb, ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, T alpha, const T *a, ptrdiff_t lda, \
-        const T *b, ptrdiff_t ldb, int adds, T *c, ptrdiff_t ldc) { \
+        const T *b, ptrdiff_t ldb, int adds, T *c, ptrdiff_t ldc, ptrdiff_t elements) { \
+    if (m <= 0 || n <= 0) return; \
+    if (k > 0) jc_product_##suffix(ta, tb, m, n, k, alpha, a, lda, b, ldb, adds, c, ldc, elements); \
+    else if (!adds) for (ptrdiff_t i = 0; i < m; ++i) memset(c + i * ldc, 0, (size_t)n * sizeof(T)); \
+}
+#else
+#define JC_GEMM(T, suffix, gemm) \
+static inline void jc_gemm_##suffix(int ta, int tb, ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, T alpha, const T *a, ptrdiff_t lda, \
+        const T *b, ptrdiff_t ldb, int adds, T *c, ptrdiff_t ldc, ptrdiff_t elements) { \
+    (void)elements; \
     if (m <= 0 || n <= 0) return; \
     if (k <= 0) { \
         if (!adds) for (ptrdiff_t i = 0; i < m; ++i) memset(c + i * ldc, 0, (size_t)n * sizeof(T)); \
@@ -86,6 +97,7 @@ static inline void jc_gemm_##suffix(int ta, int tb, ptrdiff_t m, ptrdiff_t n, pt
              (T *)(ta ? a + p * lda + i : a + i * lda + p), &la, &beta, c + i * ldc + j, &lc); \
     } \
 }
+#endif
 JC_GEMM(float, f32, jc_sgemm)
 JC_GEMM(double, f64, jc_dgemm)
 #endif

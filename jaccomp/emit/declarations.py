@@ -81,5 +81,7 @@ def _function(name: str) -> list[str]:
     if stem == "gemm":
         sizes = "Py_ssize_t, Py_ssize_t, Py_ssize_t"
         operand = f"const {kind} *, Py_ssize_t"
-        return [f"void {name}(bint, bint, {sizes}, {kind}, {operand}, {operand}, bint, {kind} *, Py_ssize_t)"]
+        return [
+            f"void {name}(bint, bint, {sizes}, {kind}, {operand}, {operand}, bint, {kind} *, Py_ssize_t, Py_ssize_t)"
+        ]
     return [f"{kind} {name}({', '.join([kind] * (2 if stem in BINARY else 1))})"]

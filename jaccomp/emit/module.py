@@ -16,7 +16,7 @@ from jaccomp.emit.templates import render, template_directory
 from jaccomp.errors import StageError
 
 HEADER = "jaccomp.h"
-_PARTS = ("jaccomp_cpu.h", "jaccomp.h", "jaccomp_lanes.h", "jaccomp_blas.h")
+_PARTS = ("jaccomp_cpu.h", "jaccomp.h", "jaccomp_lanes.h", "jaccomp_product.h", "jaccomp_blas.h")
 _FRAME = ("state.h", "arguments.h", "sizes.h", "results.h", "calls.h", "module.h")
 _WIDTH = 116
 

@@ -423,6 +423,8 @@ class Row:
         if target[2]:
             left, right = (right[0], right[1], not right[2]), (left[0], left[1], not left[2])
             m, n = n, m
+        whole = self._kept(node.target)
+        self.sizes |= whole.free_symbols
         return render(
             "contract.pyx.j2",
             comments=self.scope.comments([node.equation] if node.equation is not None else []),
@@ -440,7 +442,13 @@ class Row:
             adds=int(node.adds),
             target=target[0],
             target_stride=target[1],
+            elements=self.spelling.integer(whole),
         )
+
+    def _kept(self, access: Access) -> sp.Expr:
+        """How many elements of what is written outlive the nest: all of a result, none of scratch."""
+        known = {b.name: b.elements for b in self.scope.kernel.buffers}
+        return known.get(access.name, sp.S.Zero)
 
     def _extent(self, span: Span) -> str:
         if span.is_cut:

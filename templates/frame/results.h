@@ -1,6 +1,6 @@
 /* --------------------------------------------------------------------------------------------------------------------- BLAS */
 
-#ifdef JC_BLAS
+#if defined(JC_BLAS) && !defined(JC_PRODUCT)
 #include <dlfcn.h>
 /* SciPy's gemm (see jaccomp_blas.h), found at the first call that needs it: its import takes longer than all else that a module
    does. Counted under the GIL, so that concurrent calls set the process-wide thread count once and restore it once. */
