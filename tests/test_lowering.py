@@ -353,8 +353,31 @@ def test_a_grouped_product_is_a_product_for_each_group() -> None:
     grouped = Equation("v0", (i, j), (Term(w[b, j - b * K, c] * x[i, c + b * H], (b, c), group),))
     kernel = lower(cases.program("grouped", (x, w, y), grouped))
     (product,) = products(kernel)
-    assert kernel.functions[0].parallel[0].upper == (D,)
-    assert product.k.extents == (H,) and product.n.extents == (K,)
+    groups, rows, columns = kernel.functions[0].parallel
+    assert (groups.upper, rows.upper, columns.upper) == ((D,), (N,), (K,))
+    assert product.k.extents == (H,) and product.n.extents == (columns.stop - columns.index,)
+
+
+def test_a_product_of_few_rows_has_tiles_of_columns_too() -> None:
+    """y[n,o] = b[o] + Σ_k x[n,k] W[o,k]"""
+    x, w, bias, y = Tensor("x0", (N, D)), Tensor("x1", (K, D)), Tensor("x2", (K,)), Tensor("v0", (N, K))
+    affine = Equation("v0", (i, j), (Term(bias[(j,)]), Term(w[j, b] * x[i, b], (b,), in_range(b, D))))
+    kernel = lower(cases.program("affine", (x, w, bias, y), affine))
+    rows, columns = kernel.functions[0].parallel
+    assert (rows.upper, columns.upper) == ((N,), (K,))
+    (scratch,) = kernel.functions[0].scratch
+    assert scratch.shape == (rows.step, columns.step)
+
+
+def test_sums_over_the_rows_of_a_product_leave_it_its_columns() -> None:
+    """ct_x[n,k] = Σ_o ct_y[n,o] W[o,k];  ct_b[o] = Σ_n ct_y[n,o]"""
+    ct_y, w = Tensor("x0", (N, D)), Tensor("x1", (D, K))
+    ct_x, ct_b = Tensor("v0", (N, K)), Tensor("v1", (D,))
+    product = Equation("v0", (i, j), (Term(ct_y[i, b] * w[b, j], (b,), in_range(b, D)),))
+    total = Equation("v1", (i,), (Term(ct_y[b, i], (b,), in_range(b, N)),))
+    kernel = lower(cases.program("both", (ct_y, w, ct_x, ct_b), product, total))
+    multiplies = [f for f in kernel.functions if any(isinstance(n, Contract) for n in walk(f.body))]
+    assert [(len(f.parallel), f.partials) for f in multiplies] == [(2, ())]
 
 
 @pytest.mark.parametrize(

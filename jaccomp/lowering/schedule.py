@@ -89,6 +89,7 @@ class Scheduler:
             stray = head not in inside
             if stray:
                 inside = parts.inside
+            inside = self._without_sums(head, inside, cls)
             before = tuple(f for f in parts.before if any(f.target.name == s.target.name for s in inside))
             score = (not stray, sum(self._weight(s, cls) for s in inside))
             found.append((score, (cls, before, inside)))
@@ -149,6 +150,24 @@ class Scheduler:
                     break
         return tuple(kept)
 
+    def _without_sums(self, head: Statement, inside: tuple[Statement, ...], cls: sp.Symbol) -> tuple[Statement, ...]:
+        """Part products from sums over their rows that take nothing from them, and may run along the other axes.
+
+        parallel n: { ct_x[n,:] = ct_y W; ct_b += ct_y[n,:] }   ->   parallel n: ct_x = ct_y W;  parallel o: ct_b = ..
+        """
+        if not any(s.product is not None for s in inside):
+            return inside
+        made = {w.name for s in inside for w in s.writes}
+        apart = {
+            s
+            for s in inside
+            if s.product is None
+            and self.loops.index(s, cls) not in s.target_indices()
+            and not made & {a.name for a in s.reads() if a.name != s.target.name}
+            and not any(a.name == s.target.name for other in inside if other is not s for a in other.reads())
+        }
+        return tuple(s for s in inside if (s in apart) == (head in apart))
+
     def _weight(self, statement: Statement, cls: sp.Symbol) -> int:
         index = self.loops.classes.loop(statement, cls)
         if statement.product is not None:
@@ -181,7 +200,11 @@ class Scheduler:
             current = self._next_parallel(statements, across)
         if tile is None:
             tile = self._tile_for_products(statements, across)
-        if tile is not None:
+        columns = self._columns(statements, tile, across) if tile is not None else None
+        if tile is not None and columns is not None:
+            loops, statements = self.loops.grid(statements, tile, columns)
+            parallel += loops
+        elif tile is not None:
             loop, statements = self.loops.tile(statements, tile)
             parallel.append(loop)
         body = self.body.block(statements)
@@ -228,6 +251,20 @@ class Scheduler:
         if len(parts.inside) != len(statements):
             return False
         return all(self.loops.index(s, cls) in s.target_indices() for s in statements if s.target.name not in across)
+
+    def _columns(self, statements: Sequence[Statement], rows: sp.Symbol, across: Sequence[str]) -> sp.Symbol | None:
+        """Beside rows, the side of a product whose tiles all statements share: few rows then have many tiles, too."""
+        products = [s for s in statements if s.product is not None]
+        if across or not products or not self._holds_all(statements, rows, across, pieces=False):
+            return None
+        assert products[0].product is not None
+        for run in (products[0].product.m, products[0].product.n):
+            cls = self.loops.classes.of(run[0])
+            if len(run) > 1 or run[0] not in products[0].loops or cls == rows:
+                continue
+            if self._holds_all(statements, cls, across, pieces=False):
+                return cls
+        return None
 
     def _tile_for_products(self, statements: Sequence[Statement], across: Sequence[str]) -> sp.Symbol | None:
         products = [s for s in statements if s.product is not None]

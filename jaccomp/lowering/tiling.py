@@ -110,13 +110,15 @@ class Loops:
         renamed = replace(statement, domain=kept).over({index: symbol})
         return replace(renamed, loops=tuple(i for i in renamed.loops if i != symbol))
 
-    def tile(self, statements: Sequence[Statement], cls: sp.Symbol) -> tuple[Loop, tuple[Statement, ...]]:
+    def tile(
+        self, statements: Sequence[Statement], cls: sp.Symbol, size: sp.Expr | None = None
+    ) -> tuple[Loop, tuple[Statement, ...]]:
         """A loop over tiles of the class, and the statements with the class's loop cut to one tile."""
         bounds = self._range(statements, cls)
         start, stop = self.symbol(cls), self.symbol(cls)
         self.hint(start, statements, cls, "_first")
         self.hint(stop, statements, cls, "_last")
-        size = self._tile_size(statements, cls)
+        size = self._tile_size(statements, cls) if size is None else size
         self.tiles[start] = (stop, size)
         inner = []
         for statement in statements:
@@ -132,6 +134,15 @@ class Loops:
             inner.append(replace(statement, domain=(*cut, *kept)))
         loop = Loop(start, bounds[0], bounds[1], Block(()), "tile", size, stop)
         return loop, tuple(inner)
+
+    def grid(
+        self, statements: Sequence[Statement], rows: sp.Symbol, columns: sp.Symbol
+    ) -> tuple[tuple[Loop, Loop], tuple[Statement, ...]]:
+        """Loops over tiles of rows and of columns."""
+        fit = min(PRODUCT_TILE, self._rows_that_fit(statements, rows))
+        down, statements = self.tile(statements, rows, sp.Integer(fit))
+        right, statements = self.tile(statements, columns, sp.Integer(PRODUCT_TILE))
+        return (down, right), statements
 
     def _range(self, statements: Sequence[Statement], cls: sp.Symbol) -> Bounds:
         """The bounds of a loop that holds all the statements: their own, or those of the box that holds their parts."""
