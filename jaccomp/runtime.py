@@ -9,7 +9,7 @@ from typing import Any
 
 from jaccomp.errors import UsageError
 
-FUNCTIONS = ("forward", "fwd", "vjp", "bwd", "jvp", "jacobian", "shapes")
+FUNCTIONS = ("forward", "fwd", "vjp", "bwd", "jvp", "jacobian", "shapes", "release_memory")
 
 
 class Kernel:
@@ -46,6 +46,7 @@ class Kernel:
     jacobian: Callable[..., Any]
     shapes: Callable[..., dict[str, tuple[int, ...]]]
     jvp: Callable[..., Any]
+    release_memory: Callable[[], int]
 
     def __call__(self, *args: Any, **keywords: Any) -> Any:
         return self.forward(*args, **keywords)

@@ -2,9 +2,10 @@
    BLAS does, resolved at the first call that needs it.
 
    Row-major `C[m, n] = alpha op(A)[m, k] op(B)[k, n] (+ C)`, C in an array of so many `elements`. Each call runs on the calling
-   thread alone: our own tiles are what runs in parallel, and results of a threaded product depend on the number of threads. SciPy's OpenBLAS is built on pthreads and
-   has one thread count for the process, so that count is 1 while a kernel with products runs (`jc_blas_enter`, counted) and is
-   set back after the last of them (`jc_blas_leave`). NumPy carries an OpenBLAS of its own, which is not touched. Where the BLAS
+   thread alone: our own tiles are what runs in parallel, and results of a threaded product depend on the number of threads.
+   SciPy's OpenBLAS is built on pthreads and has one thread count for the process, so that count is 1 while a kernel with products
+   runs (`jc_blas_enter`, counted over all modules) and is set back after the last of them (`jc_blas_leave`). NumPy carries an
+   OpenBLAS of its own, which is not touched. Where the BLAS
    is another one, it runs as it is configured. */
 #ifndef JC_BLAS_INCLUDED
 #define JC_BLAS_INCLUDED
@@ -26,7 +27,6 @@ static inline ptrdiff_t jc_upper(ptrdiff_t c, ptrdiff_t e) {
     if (c < 0) { ptrdiff_t q = e / -c; return q - (e % -c < 0) + 1; }
     return far;
 }
-static inline size_t jc_bytes(ptrdiff_t n, size_t size) { return (size_t)(n > 0 ? n : 1) * size; }
 static inline float jc_finite_f32(float x) { return __builtin_fabsf(x) == __builtin_inff() ? 0.0f : x; }
 static inline double jc_finite_f64(double x) { return __builtin_fabs(x) == __builtin_inf() ? 0.0 : x; }
 

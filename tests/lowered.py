@@ -19,7 +19,7 @@ from jaccomp.program import Program
 from jaccomp.reference.interpreter import evaluate
 from jaccomp.reference.sampling import extents
 
-HEADERS = ("jaccomp_cpu.h", "jaccomp.h", "jaccomp_lanes.h", "jaccomp_product.h", "jaccomp_blas.h")
+HEADERS = ("jaccomp_cpu.h", "jaccomp.h", "jaccomp_lanes.h", "jaccomp_process.h", "jaccomp_product.h", "jaccomp_blas.h")
 RESOLVE = """
 from cpython.pycapsule cimport PyCapsule_GetName, PyCapsule_GetPointer
 cdef extern from "jaccomp.h":

@@ -221,14 +221,19 @@ def test_kernels_run_without_the_gil() -> None:
         sys.setswitchinterval(before)
 
 
+CPUS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+
+
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="counts threads where Linux lists them")
 @pytest.mark.parametrize(
-    ("variable", "argument", "more"), [("1", "None", 0), ("3", "None", 2), ("3", "2", 1), ("1", "4", 3)]
+    ("variable", "argument", "more"), [("1", "None", 0), ("64", "None", CPUS - 1), ("3", "2", 1), ("1", "4", 3)]
 )
-def test_threads_follow_openmp_unless_the_call_says(tmp_path: Path, variable: str, argument: str, more: int) -> None:
+def test_threads_follow_openmp_and_the_cpus_unless_the_call_says(
+    tmp_path: Path, variable: str, argument: str, more: int
+) -> None:
     compile_into(emit_module(bundle("rmsnorm", ("fwd", "bwd"), ("f64",))), tmp_path)
     code = (
-        "import os, numpy as np, rmsnorm\nx, g = np.ones((400, 400)), np.ones(400)\n"
+        "import os, numpy as np, rmsnorm\nx, g = np.ones((2000, 400)), np.ones(400)\n"
         "before = len(os.listdir('/proc/self/task'))\n"
         f"rmsnorm.forward(x, g, threads={argument})\nprint(len(os.listdir('/proc/self/task')) - before)"
     )
@@ -240,7 +245,7 @@ def test_the_module_says_what_it_computes() -> None:
     assert rmsnorm.FORMULAS["y", "x"] == ('δ(n,m) "quoted" \\ rstd[n]', r"\delta_{nm}", "block diagonal")
     assert rmsnorm.SPEC_HASH == "0123"
     assert "ms[n] = Σ_d x[n,d]² / D" in rmsnorm.__doc__ and 'Root-mean-square \\ "norm".' in rmsnorm.__doc__
-    for name in ("forward", "fwd", "vjp", "bwd", "jvp", "jacobian", "shapes"):
+    for name in ("forward", "fwd", "vjp", "bwd", "jvp", "jacobian", "shapes", "release_memory"):
         assert getattr(rmsnorm, name).__name__ == name
     assert "x: (N, D), float32 or float64" in rmsnorm.forward.__doc__ and "Raises:" in rmsnorm.forward.__doc__
     assert str(inspect.signature(rmsnorm.forward)) == "(x, g, *, eps=1e-06, out=None, threads=None)"
@@ -257,7 +262,7 @@ def test_a_module_has_the_functions_that_it_has_kernels_for() -> None:
     only = load_module(
         "rms", compile_module(emit_module(replace(bundle("rmsnorm", ("jvp",), ("f32",)), name="rms", layer="rmsnorm")))
     )
-    assert {"jvp", "jacobian", "shapes"} == {
+    assert {"jvp", "jacobian", "shapes", "release_memory"} == {
         name for name in dir(only) if callable(getattr(only, name)) and name[0].islower()
     }
     x, g = np.ones((2, 3), np.float32), np.ones(3, np.float32)

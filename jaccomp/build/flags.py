@@ -42,7 +42,7 @@ class Flags:
     """What one compilation asks of the compiler; `words()` never holds a banned flag.
 
     `march` is `baseline` (any CPU of the architecture), `x86-64-v3` (AVX2 and FMA) or `native` (this CPU). `openmp`
-    is false only where the compiler cannot link OpenMP: the module then runs on one thread, and gives the same bits.
+    is false only where the compiler cannot link OpenMP: the module then runs on one thread unless a call asks.
     """
 
     march: str = "native"
@@ -58,7 +58,7 @@ class Flags:
 
     def words(self) -> tuple[str, ...]:
         """The flags, in the order they are given."""
-        return (*MATH, *INLINED, *self._cpu(), *(("-fopenmp",) if self.openmp else ()), *SHARED)
+        return (*MATH, *INLINED, *self._cpu(), "-fopenmp" if self.openmp else "-pthread", *SHARED)
 
     def _cpu(self) -> tuple[str, ...]:
         if self.march == "baseline":

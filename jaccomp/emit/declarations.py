@@ -15,6 +15,7 @@ TYPES = (
 VECTORS = (("lanes_f32", "float ", "jc_lanes_f32"), ("lanes_f64", "double ", "jc_lanes_f64"))
 INTEGER = {
     "jc_floordiv": 2, "jc_ceildiv": 2, "jc_mod": 2, "jc_min": 2, "jc_max": 2, "jc_lower": 2, "jc_upper": 2,
+    "jc_blocks": 2,
 }  # fmt: skip
 LANES = {
     "load": "{lanes} {name}(const {real} *)",
@@ -29,6 +30,16 @@ LANES = {
     "before": "Py_ssize_t {name}(const {real} *, Py_ssize_t, Py_ssize_t)",
 }
 """Functions over whole vectors, which Cython takes for numbers."""
+MEMORY = {
+    "jc_small": "ctypedef struct jc_small:\n        pass",
+    "jc_bytes": "size_t jc_bytes(Py_ssize_t, size_t)",
+    "jc_alloc": "void *jc_alloc(size_t)",
+    "jc_free": "void jc_free(void *)",
+    "jc_borrow": "void *jc_borrow(jc_small *, size_t)",
+    "jc_run_nest": "int jc_run_nest(int (*)(void *, Py_ssize_t, Py_ssize_t, Py_ssize_t) noexcept nogil, void *, "
+    "Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t)",
+    "jc_return": "void jc_return(jc_small *, void *)",
+}
 ORDER = {
     "order": "{whole} {name}({real})",
     "later": "{whole} {name}({whole}, {whole})",
@@ -39,17 +50,14 @@ BINARY = ("max", "min", "pow", "atan2")
 
 def declarations(text: str, header: str) -> str:
     """Cython declarations for the loops in `text`, of functions that `header` defines, in alphabetical order."""
-    lines = [
-        "from cython.parallel cimport prange",
-        "from libc.stdint cimport int32_t, int64_t",
-        "from libc.stdlib cimport free, malloc",
-    ]
+    lines = ["from libc.stdint cimport int32_t, int64_t"]
     lines += ["", f'cdef extern from "{header}" nogil:']
     lines += [f'    ctypedef {base}{name} "{spelled}"' for name, base, spelled in TYPES]
-    if "jc_load_" in text:
+    found = set(re.findall(r"\bjc_\w+", text))
+    if any(name.startswith("jc_load_") for name in found):
         lines += [f'    ctypedef {base}{name} "{spelled}"' for name, base, spelled in VECTORS]
         lines += ["    Py_ssize_t JC_LANES_f32", "    Py_ssize_t JC_LANES_f64"]
-    for name in sorted(set(re.findall(r"\bjc_\w+", text))):
+    for name in sorted(found, key=lambda one: (one != "jc_small", one)):
         lines += [f"    {line}" for line in _function(name)]
     if "JC_INF" in text:
         lines.append("    double JC_INF")
@@ -59,8 +67,8 @@ def declarations(text: str, header: str) -> str:
 def _function(name: str) -> list[str]:
     if name in INTEGER:
         return [f"Py_ssize_t {name}({', '.join(['Py_ssize_t'] * INTEGER[name])})"]
-    if name == "jc_bytes":
-        return ["size_t jc_bytes(Py_ssize_t, size_t)"]
+    if name in MEMORY:
+        return MEMORY[name].split("\n")
     kind = "float" if name.endswith("_f32") else "double"
     stem = name.removeprefix("jc_").removesuffix("_f32").removesuffix("_f64")
     whole = "int32_t" if kind == "float" else "int64_t"

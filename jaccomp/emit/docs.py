@@ -142,6 +142,17 @@ def function_docs(bundle: Bundle, signature: Signature) -> dict[str, str]:
             "Returns a dictionary from names to tuples.",
         ],
     )
+    add(
+        "release_memory",
+        [],
+        [],
+        [
+            "Give the idle memory of this process's modules back to the system; the number of bytes.",
+            "Arrays of 32 KiB and more are made of blocks that serve the next results once an array is dropped. At\n"
+            "most JACCOMP_IDLE_BYTES of them lie idle: by default 1 GiB, or an eighth of the machine's memory if that\n"
+            "is less.",
+        ],
+    )
     return docs
 
 

@@ -34,7 +34,7 @@ def emit_kernel(kernel: Kernel, name: str, dtype: DType) -> str:
         own = kernel.buffer(output)
         temporaries.append(_temporary(scope, own, f"not {scope.wants[output]} and ({others})"))
     for nest in functions:
-        declarations += nest.partial_declarations
+        declarations += nest.declarations
     return render(
         "kernel.pyx.j2",
         functions="".join(n.text for n in functions),
@@ -44,6 +44,7 @@ def emit_kernel(kernel: Kernel, name: str, dtype: DType) -> str:
         declarations=declarations,
         temporaries=temporaries,
         nests=[n.values for n in functions],
+        combines=any(n.values["partials"] for n in functions),
     )
 
 

@@ -16,7 +16,7 @@ from jaccomp.emit.templates import render, template_directory
 from jaccomp.errors import StageError
 
 HEADER = "jaccomp.h"
-_PARTS = ("jaccomp_cpu.h", "jaccomp.h", "jaccomp_lanes.h", "jaccomp_product.h", "jaccomp_blas.h")
+_PARTS = ("jaccomp_cpu.h", "jaccomp.h", "jaccomp_lanes.h", "jaccomp_process.h", "jaccomp_product.h", "jaccomp_blas.h")
 _FRAME = ("state.h", "arguments.h", "sizes.h", "results.h", "calls.h", "module.h")
 _WIDTH = 116
 
@@ -49,7 +49,7 @@ def emit_module(bundle: Bundle) -> Source:
 
 
 def header() -> str:
-    """The one header of every module: the CPU guard, the vector mathematics, matrix products; then the frame.
+    """The one header of every module: CPU guard, vector mathematics, memory, threads, matrix products; then the frame.
 
     Kernels include the first part; the frame is included again below them, once its tables are known.
     """

@@ -13,10 +13,11 @@ WORDS = frozenset(
     auto break case char const continue default do double else enum extern float for goto if inline int long register
     restrict return short signed sizeof static struct switch typedef union unsigned void volatile while asm typeof
     cdef cpdef cimport ctypedef nogil gil noexcept bint object readonly public api include by new DEF IF ELIF ELSE fused
-    complex size_t ssize_t Py_ssize_t int64_t uint64_t ptrdiff_t malloc free prange range min max abs print
+    complex size_t ssize_t Py_ssize_t int64_t uint64_t ptrdiff_t malloc free range min max abs print
     NULL True False None
-    block blocks total span workers failed part first last flat threads self np sqrt exp log sin cos tan pow main errno
-    signal stdin stdout stderr linux unix i386 memcpy memset y0 y1 yn j0 j1 jn gamma lgamma tgamma len sum map list dict
+    block blocks total span work failed part first last flat threads scratch small context values self
+    np sqrt exp log sin cos tan pow main errno signal stdin stdout stderr linux unix i386 memcpy memset y0 y1 yn
+    j0 j1 jn gamma lgamma tgamma len sum map list dict
     set tuple type str bytes bool float32 float64 index round id iter next hash open input vars dir
     """.split()  # noqa: SIM905
 )

@@ -24,22 +24,20 @@ from jaccomp.notation import Access
 
 ORDER = {"f32": "int32_t", "f64": "int64_t"}
 """Integers in the order of the reals of a dtype."""
-BLOCKS = 64
-"""Blocks of a nest without partial sums; enough for any machine, few enough to cost nothing."""
 PARTIAL_BLOCKS = 32
 PARTIAL_ROWS = 16
 """A block with partial sums has at least this many iterations: partial memory stays a fraction of the results."""
-SERIAL_WORK = 16384
-"""Iterations of the innermost loops below which waking other threads costs more than it saves."""
+PARTIAL_ELEMENTS = 1 << 19
+"""Results that are smaller count as this many: a tenth of it is little memory, and a loss is summed in parallel too."""
 
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """The text of a nest's functions, the values of its call, and the declarations of its partial sums."""
+    """The text of a nest's functions, the values of its call, and what the kernel declares for it."""
 
     text: str
     values: dict[str, object]
-    partial_declarations: list[str]
+    declarations: list[str]
 
 
 class Nest:
@@ -48,6 +46,7 @@ class Nest:
     def __init__(self, scope: Scope, function: Function) -> None:
         self.scope, self.function = scope, function
         self.kernel, self.dtype = scope.kernel, scope.dtype
+        self.context = scope.names.fresh(function.name)
         self.names = scope.names.copy()
         self.symbols = dict(scope.symbols)
         self.title = f"{scope.name}_{function.name}"
@@ -129,9 +128,11 @@ class Nest:
         row = [f"{self._pointer_type(b)} {self.symbols[sp.Symbol(b.name)]}" for b in buffers]
         row += [f"Py_ssize_t {self.symbols[s]}" for s in outer] + constants
         asked = [f"bint {scope.wants[o]}" for o in flags]
-        block = [f"{self._pointer_type(b)} {self.symbols[sp.Symbol(b.name)]}" for b in buffers if b.place != "scratch"]
+        arrays = [b for b in buffers if b.place != "scratch"]
         more = self._block_constants(used)
-        block += ["Py_ssize_t first", "Py_ssize_t last"] + [f"{self._constant_type(c)} {self.symbols[c]}" for c in more]
+        fields = [(self._constant_type(c), str(self.symbols[c])) for c in more]  # first: offsets are made of them
+        fields += [(self._pointer_type(b), str(self.symbols[sp.Symbol(b.name)])) for b in arrays]
+        fields += [("bint", scope.wants[o]) for o in flags]
         arguments = [self._row_argument(b) for b in buffers] + [self.symbols[s] for s in outer]
         arguments += [self.symbols[c] for c in used]
         declarations, prologue, epilogue = self._scratch_lines()
@@ -148,7 +149,8 @@ class Nest:
             name=self.title,
             dtype=self.dtype,
             rows=rows,
-            block_parameters=", ".join(block + asked),
+            fields=fields,
+            offsets=self._offsets(arrays),
             block_declarations=["cdef Py_ssize_t flat", *self._outer_declarations(), *declarations],
             prologue=prologue,
             epilogue=epilogue,
@@ -157,7 +159,7 @@ class Nest:
             all_arguments=", ".join(arguments),
             some_arguments=", ".join([*arguments, *(scope.wants[o] for o in flags)]),
         )
-        return Made(text, self._values(buffers, more, flags), self._partial_declarations())
+        return Made(text, self._values(arrays, [name for _, name in fields]), self._declared())
 
     def _constant_type(self, constant: sp.Basic) -> str:
         real = any(s.symbol == constant and s.dtype == "real" for s in self.kernel.program.scalars)
@@ -245,17 +247,22 @@ class Nest:
         return [f"cdef Py_ssize_t {', '.join(self.symbols[s] for s in self.outer)}"] if self.outer else []
 
     def _scratch_lines(self) -> tuple[list[str], list[str], list[str]]:
+        """Declarations, prologue and epilogue: all scratch of a call is one allocation, on the stack if it is small."""
         declarations, prologue, epilogue = [], [], []
-        names = []
-        for buffer in self.scratch:
-            name, kind = self.symbols[sp.Symbol(buffer.name)], self.scope.real_type(buffer)
-            size = self.spelling.integer(buffer.elements)
-            declarations.append(f"cdef {kind} *{name} = <{kind} *>malloc(jc_bytes({size}, sizeof({kind})))")
-            names.append(name)
-            epilogue.append(f"free({name})")
-        if names:
-            prologue.append(f"if {' or '.join(f'{n} == NULL' for n in names)}:")
-            prologue += [f"    {line}" for line in epilogue] + ["    return -1"]
+        if self.scratch:
+            sizes, at = [], "scratch"
+            for buffer in self.scratch:
+                name, kind = self.symbols[sp.Symbol(buffer.name)], self.scope.real_type(buffer)
+                sizes.append(f"jc_bytes({self.spelling.integer(buffer.elements)}, sizeof({kind}))")
+                declarations.append(f"cdef {kind} *{name}")
+                prologue.append(f"{name} = <{kind} *>({at})" if at != "scratch" else f"{name} = <{kind} *>scratch")
+                at = f"<char *>{name} + {sizes[-1]}"
+            declarations += [
+                "cdef jc_small small",
+                f"cdef char *scratch = <char *>jc_borrow(&small, {' + '.join(sizes)})",
+            ]
+            prologue = ["if scratch == NULL:", "    return -1", *prologue]
+            epilogue.append("jc_return(&small, scratch)")
         if self.row.streams:
             epilogue.append("jc_stream_fence()")
         return declarations, prologue, epilogue
@@ -299,31 +306,31 @@ class Nest:
 
     # ---- how the kernel calls it
 
-    def _values(
-        self, buffers: Sequence[Buffer], constants: Sequence[sp.Basic], flags: Sequence[str]
-    ) -> dict[str, object]:
-        scope, function = self.scope, self.function
-        call = [self._call_argument(b) for b in buffers if b.place != "scratch"]
-        call += ["block * span", "jc_min((block + 1) * span, total)"]
-        call += [self.symbols[c] for c in constants] + [scope.wants[o] for o in flags]
+    def _values(self, arrays: Sequence[Buffer], fields: Sequence[str]) -> dict[str, object]:
+        function = self.function
+        given = {
+            str(self.symbols[sp.Symbol(b.name)]): self._partial_name(b.name) for b in arrays if b.name in self.partials
+        }
         total = " * ".join(self._length(loop) for loop in function.parallel) or "1"
-        blocks = f"jc_min(total, {BLOCKS})"
+        blocks = "jc_blocks(total, work)"
         if function.partials:
             own = sp.Add(*(p.buffer.elements for p in function.partials))
             program = self.kernel.program
             results = [program.tensor(n) for n in program.outputs]
             memory = self.spelling.integer(sp.Add(*(sp.Mul(*t.shape) for t in results)))
             rows = 1 if any(loop.stop is not None for loop in function.parallel) else PARTIAL_ROWS
-            fit = f"({memory}) // (10 * {self.spelling.integer(own, ATOM)} + 1)"
-            blocks = f"jc_max(jc_min(total, 1), jc_min({PARTIAL_BLOCKS}, jc_min(total // {rows}, {fit})))"
+            fit = f"jc_max({memory}, {PARTIAL_ELEMENTS}) // (10 * {self.spelling.integer(own, ATOM)} + 1)"
+            least = f"jc_min(jc_min({PARTIAL_BLOCKS}, jc_blocks(total, work)), jc_min(total // {rows}, {fit}))"
+            blocks = f"jc_max(jc_min(total, 1), {least})"
         return {
             "guard": f"if failed == 0 and {self._wanted(function.needs)}",
             "total": total,
             "blocks": blocks,
             "work": self.spelling.integer(function.work, ADD),
-            "threshold": SERIAL_WORK,
             "partials": [self._partial_values(p.target) for p in function.partials],
-            "call": f"{self.title}_block_{self.dtype}({', '.join(call)})",
+            "context": self.context,
+            "task": f"{self.title}_block_{self.dtype}",
+            "fields": [(name, given.get(name, name)) for name in fields],
         }
 
     def _wanted(self, outputs: Sequence[str]) -> str:
@@ -333,18 +340,21 @@ class Nest:
     def _partial_name(self, target: str) -> str:
         return f"{self.symbols[sp.Symbol(target)]}_partial_{self.function.name}"
 
-    def _call_argument(self, buffer: Buffer) -> str:
-        name = str(self.symbols[sp.Symbol(buffer.name)])
-        if buffer.name not in self.partials:
-            return name
-        own = self.spelling.integer(buffer.elements, ATOM)
-        return f"{self._partial_name(buffer.name)} + block * {own}"
+    def _offsets(self, arrays: Sequence[Buffer]) -> dict[str, str]:
+        """Where a block finds its own partial sums: (name, what is added to the first block's)."""
+        return {
+            str(self.symbols[sp.Symbol(b.name)]): f" + block * {self.spelling.integer(b.elements, ATOM)}"
+            for b in arrays
+            if b.name in self.partials
+        }
 
-    def _partial_declarations(self) -> list[str]:
-        return [
+    def _declared(self) -> list[str]:
+        """What the kernel declares for the nest: the values of its blocks, and its partial sums."""
+        partials = [
             f"cdef {self.scope.real_type(p.buffer)} *{self._partial_name(p.target)} = NULL"
             for p in self.function.partials
         ]
+        return [f"cdef {self.title}_{self.dtype} {self.context}", *partials]
 
     def _partial_needs(self, target: str) -> list[str]:
         leaves = [n for n in walk(self.function.body) if isinstance(n, LEAVES) and n.target.name == target]

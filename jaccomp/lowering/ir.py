@@ -207,7 +207,10 @@ class Partial:
 
 @dataclass(frozen=True, slots=True)
 class Function:
-    """One fused nest: parallel loops over `total` iterations in `blocks` blocks, both functions of sizes only."""
+    """One fused nest: parallel loops over `total` iterations in `blocks` blocks, both functions of sizes only.
+
+    `work` estimates what they take, in multiply-adds of a matrix product.
+    """
 
     name: str
     parallel: tuple[Loop, ...]

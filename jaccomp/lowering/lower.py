@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import sympy as sp
 
-from jaccomp.lowering.affine import bounds_of, index_set
 from jaccomp.lowering.again import compute_again
 from jaccomp.lowering.classes import classes
 from jaccomp.lowering.collapse import collapse
@@ -24,6 +23,7 @@ from jaccomp.lowering.storage import Layout, layouts, node_accesses, place
 from jaccomp.lowering.tidy import Promotion, guarded, needs_of
 from jaccomp.lowering.tiling import Loops
 from jaccomp.lowering.unravel import unravel
+from jaccomp.lowering.work import work
 from jaccomp.program import Program, live, reads
 
 TYPICAL = 64
@@ -128,7 +128,7 @@ def _function(nest: Nest, where: dict[str, Layout], number: int, everything: tup
         scratch,
         partials,
         total(nest.parallel),
-        _work(nest),
+        work(nest.statements),
         wanted,
     )
 
@@ -140,20 +140,3 @@ def _names(nest: Nest) -> list[str]:
 def _partial(buffer: Buffer, nest: Nest) -> Partial:
     reducer = next(s.reducer for s in nest.statements if s.target.name == buffer.name)
     return Partial(buffer.name, Buffer(f"{buffer.name}_partial", buffer.shape, "temporary", buffer.dtype), reducer)
-
-
-def _work(nest: Nest) -> sp.Expr:
-    """Iterations of the largest loop nest, to tell small calls from large ones."""
-    sizes: dict[sp.Expr, None] = {}
-    for statement in nest.statements:
-        extent: sp.Expr = sp.S.One
-        for index in statement.loops:
-            if statement.chosen is not None and index == statement.chosen[0]:
-                continue
-            others = [i for i in statement.loops if i != index]
-            alone = [c for c in statement.domain if not index_set(c.expr, others)]
-            lower, upper = bounds_of(index, alone)
-            if lower and upper:
-                extent *= sp.expand(upper[0] - lower[0])
-        sizes.setdefault(extent)
-    return sp.Add(*sizes)

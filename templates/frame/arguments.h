@@ -40,11 +40,22 @@ JC_COLD static int jc_whole(const jc_call *k, const char *name, PyObject *value,
     return 0;
 }
 
-static int jc_threads(jc_call *k, PyObject *value) {
-    k->s.threads = 1;
+/* How many threads a call may use. By default as many as OpenMP would (OMP_NUM_THREADS, threadpoolctl), but no more than this
+   process's share of the CPUs, and of those no more than other calls leave; within a parallel region of OpenMP, one. */
+static int jc_team(const jc_call *k) {
+    if (k->s.threads) return k->s.threads;
+    int most = 1;
 #ifdef _OPENMP
-    k->s.threads = omp_get_max_threads();
+    most = omp_in_parallel() ? 1 : omp_get_max_threads();
 #endif
+    if (most <= 1) return 1;
+    const int cpus = jc_cpus() / (jc_process->running + 1);
+    return most < cpus ? most : cpus > 1 ? cpus : 1;
+}
+
+/* The threads that a call asks for; 0: none in particular. */
+static int jc_threads(jc_call *k, PyObject *value) {
+    k->s.threads = 0;
     if (!value || value == Py_None) return 0;
     if (PyBool_Check(value) || !PyIndex_Check(value))
         return jc_fail(PyExc_TypeError, k, "threads is %R (%s), but it must be an int >= 1, or None.", value, jc_type_name(value));

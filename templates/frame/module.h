@@ -32,6 +32,30 @@ JC_COLD static PyObject *jc_named_tuple(PyObject *globals, const char *name, PyO
     return result;
 }
 
+/* The state that all modules of the process share: the first one's. The interpreter's dictionary says where it is. */
+JC_COLD static int jc_share(void) {
+    static const char name[] = "jaccomp.process.1";         /* of this layout of jc_shared */
+    PyObject *interpreter = PyInterpreterState_GetDict(PyInterpreterState_Get());
+    PyObject *known = interpreter ? PyDict_GetItemString(interpreter, name) : NULL;
+    if (known) {
+        void *shared = PyCapsule_GetPointer(known, name);
+        if (!shared) return -1;
+        jc_process = shared;
+        return 0;
+    }
+    jc_limit();
+    pthread_atfork(jc_before_fork, jc_after_fork, jc_in_child);
+    PyObject *own = PyCapsule_New(&jc_own, name, NULL);
+    int failed = !own || (interpreter && PyDict_SetItemString(interpreter, name, own));
+    Py_XDECREF(own);
+    return failed ? -1 : 0;
+}
+
+static PyObject *jc_release(PyObject *self, PyObject *nothing) {
+    (void)self; (void)nothing;
+    return PyLong_FromSize_t(jc_process->release());
+}
+
 /* Put the layer's functions into the module; `docs` maps the name of each that there is to its docstring. */
 JC_COLD static int jc_frame(PyObject *globals, PyObject *docs) {
     static PyMethodDef functions[] = {
@@ -42,8 +66,10 @@ JC_COLD static int jc_frame(PyObject *globals, PyObject *docs) {
         {"jvp", (PyCFunction)(void (*)(void))jc_jvp, METH_FASTCALL | METH_KEYWORDS, NULL},
         {"jacobian", (PyCFunction)(void (*)(void))jc_jacobian, METH_FASTCALL | METH_KEYWORDS, NULL},
         {"shapes", (PyCFunction)(void (*)(void))jc_shapes, METH_FASTCALL | METH_KEYWORDS, NULL},
+        {"release_memory", jc_release, METH_NOARGS, NULL},
     };
-    if (_import_array() < 0) return -1;
+    if (_import_array() < 0 || jc_share() < 0) return -1;
+    if (!(jc_memory_handler = PyCapsule_New(&jc_array_memory, "mem_handler", NULL))) return -1;
     for (int i = 0; i < JC_KEYS; ++i)
         if (!(jc_keys[i] = PyUnicode_InternFromString(jc_key_names[i]))) return -1;
     if (!(jc_state_name = PyUnicode_InternFromString("_call")) || jc_make_pullback_type()) return -1;

@@ -3,8 +3,8 @@
 #if defined(JC_BLAS) && !defined(JC_PRODUCT)
 #include <dlfcn.h>
 /* SciPy's gemm (see jaccomp_blas.h), found at the first call that needs it: its import takes longer than all else that a module
-   does. Counted under the GIL, so that concurrent calls set the process-wide thread count once and restore it once. */
-static int jc_blas_calls, jc_blas_before;
+   does. Counted under the GIL and for all modules, so that concurrent calls set the process-wide thread count once and restore it
+   once; a child that was forked amid them finds what to restore. */
 
 JC_COLD static void *jc_capsule(PyObject *table, const char *name) {
     PyObject *capsule = PyDict_GetItemString(table, name);
@@ -43,15 +43,18 @@ JC_COLD static int jc_blas_find(void) {
 
 static int jc_blas_enter(void) {
     if (!(jc_sgemm && jc_dgemm) && jc_blas_find()) return -1;
-    if (jc_blas_calls++ == 0 && jc_blas_set && jc_blas_get) {
-        jc_blas_before = jc_blas_get();
-        if (jc_blas_before != 1) jc_blas_set(1);
+    if (jc_process->blas_calls++ == 0 && jc_blas_set && jc_blas_get) {
+        const int now = jc_blas_get();
+        if (!jc_process->blas_before) jc_process->blas_before = now;
+        if (now != 1) jc_blas_set(1);
     }
     return 0;
 }
 
 static void jc_blas_leave(void) {
-    if (--jc_blas_calls == 0 && jc_blas_set && jc_blas_get && jc_blas_before != 1) jc_blas_set(jc_blas_before);
+    if (--jc_process->blas_calls || !jc_blas_set || !jc_blas_get) return;
+    if (jc_process->blas_before > 1) jc_blas_set(jc_process->blas_before);
+    jc_process->blas_before = 0;
 }
 #else
 static inline int jc_blas_enter(void) { return 0; }
@@ -67,11 +70,61 @@ static void jc_drop(jc_results *r) {
     for (int i = 0; i < JC_SLOTS; ++i) { Py_XDECREF(r->made[i]); Py_XDECREF(r->given[i]); }
 }
 
+/* NumPy's interface to an allocator: an array remembers the one that it was made with, and gives its block back to it. */
+static void *jc_array_malloc(void *context, size_t bytes) { (void)context; return jc_alloc(bytes); }
+static void *jc_array_calloc(void *context, size_t n, size_t size) {
+    (void)context;
+    size_t bytes;
+    void *data = __builtin_mul_overflow(n, size, &bytes) ? NULL : jc_alloc(bytes);
+    return data ? memset(data, 0, bytes) : NULL;
+}
+static void *jc_array_realloc(void *context, void *data, size_t bytes) {
+    (void)context;
+    void *other = jc_alloc(bytes);
+    if (!other || !data) return other;
+    const size_t before = jc_block_of(data)->bytes;
+    memcpy(other, data, before < bytes ? before : bytes);
+    jc_free(data);
+    return other;
+}
+static void jc_array_free(void *context, void *data, size_t bytes) { (void)context; (void)bytes; jc_free(data); }
+static PyDataMem_Handler jc_array_memory = {"jaccomp", 1, {NULL, jc_array_malloc, jc_array_calloc, jc_array_realloc, jc_array_free}};
+static PyObject *jc_memory_handler;
+
+/* An array of uninitialised memory; a large one of the process's blocks, unless the caller has set an allocator of his own. */
+static PyArrayObject *jc_empty(int nd, const npy_intp *dims, int type, size_t item) {
+    size_t bytes = item;
+    for (int d = 0; d < nd; ++d)
+        if (__builtin_mul_overflow(bytes, (size_t)dims[d], &bytes)) bytes = SIZE_MAX;
+    if (bytes < JC_LARGE) return (PyArrayObject *)PyArray_EMPTY(nd, (npy_intp *)dims, type, 0);
+    PyObject *before = PyDataMem_SetHandler(jc_memory_handler), *own;
+    if (!before) return NULL;
+    if (before != PyDataMem_DefaultHandler) {
+        own = PyDataMem_SetHandler(before);
+        Py_DECREF(before);
+        if (!own) return NULL;
+        Py_DECREF(own);
+        return (PyArrayObject *)PyArray_EMPTY(nd, (npy_intp *)dims, type, 0);
+    }
+    PyArrayObject *a = (PyArrayObject *)PyArray_EMPTY(nd, (npy_intp *)dims, type, 0);
+    PyObject *error_type, *error, *trace;
+    PyErr_Fetch(&error_type, &error, &trace);
+    own = PyDataMem_SetHandler(before);
+    Py_DECREF(before);
+    if (own) PyErr_Restore(error_type, error, trace);
+    else {
+        Py_XDECREF(error_type); Py_XDECREF(error); Py_XDECREF(trace);
+        Py_CLEAR(a);
+    }
+    Py_XDECREF(own);
+    return a;
+}
+
 static PyArrayObject *jc_new(const jc_call *k, int t, int zero) {
     npy_intp dims[JC_DIMS];
-    int nd = jc_shape(k, t, dims);
+    int nd = jc_shape(k, t, dims), type = jc_dtype(k, t);
     if (nd < 0) return NULL;
-    return (PyArrayObject *)(zero ? PyArray_ZEROS(nd, dims, jc_dtype(k, t), 0) : PyArray_EMPTY(nd, dims, jc_dtype(k, t), 0));
+    return zero ? (PyArrayObject *)PyArray_ZEROS(nd, dims, type, 0) : jc_empty(nd, dims, type, type == NPY_FLOAT32 ? 4 : 8);
 }
 
 JC_COLD static void jc_span(PyArrayObject *a, const char **low, const char **high) {
@@ -209,10 +262,13 @@ static int jc_run(const jc_call *k, int program, uint64_t wanted, jc_results *r)
     jc_kernel kernel = p->of[k->s.real];
     if (!kernel) return jc_fail(PyExc_TypeError, k, "this module was built without %s.", jc_numpy_name(k->s.real));
     if (p->blas && jc_blas_enter()) return -1;
+    const int threads = jc_team(k);
     int status;
+    ++jc_process->running;
     Py_BEGIN_ALLOW_THREADS
-    status = kernel(arrays, k->s.v, k->s.c, k->s.threads);
+    status = kernel(arrays, k->s.v, k->s.c, threads);
     Py_END_ALLOW_THREADS
+    --jc_process->running;
     if (p->blas) jc_blas_leave();
     if (status) { PyErr_NoMemory(); return -1; }
     for (int i = 0; i < p->outputs; ++i) {

@@ -10,6 +10,9 @@
 #ifndef NPY_NO_DEPRECATED_API
 #define NPY_NO_DEPRECATED_API NPY_1_7_API_VERSION
 #endif
+#ifndef NPY_TARGET_VERSION
+#define NPY_TARGET_VERSION NPY_1_22_API_VERSION     /* the first with allocators of one's own */
+#endif
 #include <numpy/arrayobject.h>
 #include <structmember.h>
 #include <stdarg.h>
@@ -87,7 +90,7 @@ typedef struct {
     Py_ssize_t v[JC_SIZES + JC_INTEGERS + 1];
     double c[JC_SCALARS + 1];
     uint64_t known, given, wrt;                  /* sizes; scalars; inputs to be differentiated by */
-    int real, threads;                           /* -1 unknown, 0 float32, 1 float64 */
+    int real, threads;                           /* -1 unknown, 0 float32, 1 float64; 0 threads: as many as there are */
     int leads[JC_ANYS + 1];                      /* how many leading axes a size of any number of them stands for, and which */
     npy_intp lead[JC_ANYS + 1][JC_ANYS ? JC_DIMS : 1];
 } jc_state;
