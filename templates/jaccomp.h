@@ -493,7 +493,7 @@ static inline void jc_copy_f64(double *dst, const double *src, ptrdiff_t n, ptrd
 /* Where a loop writes n values of an array of `whole`: a line that is streamed when it is done (jc_leave), if the array outgrows the
  * cache and the run is long enough or ends where cache lines do; else the place itself. */
 #define JC_LINE(suffix, real)                                                                                                     \
-    static inline real *jc_line_##suffix(real *line, real *place, ptrdiff_t n, ptrdiff_t whole) {                                 \
+    static inline real *jc_beside_##suffix(real *line, real *place, ptrdiff_t n, ptrdiff_t whole) {                                 \
         int large = whole >= (ptrdiff_t)(JC_COPY_STREAMED / sizeof(real));                                                        \
         int whole_lines = !((((uintptr_t)place) | (uintptr_t)n * sizeof(real)) & 63);                                             \
         return large & (whole_lines | (n >= (ptrdiff_t)(JC_COPY_LONG / sizeof(real)))) ? line : place;                            \

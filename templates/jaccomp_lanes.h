@@ -92,7 +92,7 @@ static inline int jc_streams_##suffix(const T *place, ptrdiff_t whole) { \
     return whole >= (ptrdiff_t)(JC_STREAMS / sizeof(T)) && !((uintptr_t)place & (JC_LANE_BYTES - 1)); \
 } \
 static inline ptrdiff_t jc_before_##suffix(const T *place, ptrdiff_t count, ptrdiff_t whole) { \
-    ptrdiff_t n = (ptrdiff_t)((0 - (uintptr_t)place & (JC_LANE_BYTES - 1)) / sizeof(T)); \
+    ptrdiff_t n = (ptrdiff_t)(((0 - (uintptr_t)place) & (JC_LANE_BYTES - 1)) / sizeof(T)); \
     if (whole < (ptrdiff_t)(JC_STREAMS / sizeof(T))) return 0; \
     if (n) __builtin_prefetch(place + count, 1); \
     return n < count ? n : count; \

@@ -439,7 +439,7 @@ def test_results_go_through_a_line_that_is_streamed_where_they_outgrow_the_cache
     x, y = Tensor("x0", (N, D)), Tensor("v0", (N, D))
     exponentials = program("exponentials", (x, y), scalar_map("v0", 2, sp.exp(x[i, j])))
     text = emit_kernel(lower(exponentials), "forward", "f32")
-    assert re.search(r"into = jc_line_f32\(line, v0 \+ first_[^,]*, last_ - first_, s0 \* s1\)", text)
+    assert re.search(r"into = jc_beside_f32\(line, v0 \+ first_[^,]*, last_ - first_, s0 \* s1\)", text)
     assert "jc_leave_f32(" in text and text.count("jc_stream_fence()") == 1
     module = built("exponentials", {"forward": exponentials})
     for rows, columns in ((3, 7), (2048, 1024), (4099, 513), (1030, 1029)):

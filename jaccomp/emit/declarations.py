@@ -78,7 +78,7 @@ def _function(name: str) -> list[str]:
         return [ORDER[stem].format(name=name, real=kind, whole=whole)]
     if name == "jc_stream_fence":
         return [f"void {name}()"]
-    if stem == "line":
+    if stem == "beside":
         return [f"{kind} *{name}({kind} *, {kind} *, Py_ssize_t, Py_ssize_t)"]
     if stem == "leave":
         return [f"void {name}({kind} *, const {kind} *, Py_ssize_t)"]
