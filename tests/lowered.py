@@ -13,13 +13,12 @@ from jaccomp.build.loader import load_module
 from jaccomp.build.source import Source
 from jaccomp.emit.declarations import declarations
 from jaccomp.emit.loops import emit_kernel
-from jaccomp.emit.templates import template_directory
+from jaccomp.emit.module import kernel_header
 from jaccomp.lowering import lower
 from jaccomp.program import Program
 from jaccomp.reference.interpreter import evaluate
 from jaccomp.reference.sampling import extents
 
-HEADERS = ("jaccomp_cpu.h", "jaccomp.h", "jaccomp_lanes.h", "jaccomp_process.h", "jaccomp_product.h", "jaccomp_blas.h")
 RESOLVE = """
 from cpython.pycapsule cimport PyCapsule_GetName, PyCapsule_GetPointer
 cdef extern from "jaccomp.h":
@@ -44,8 +43,7 @@ def source(name: str, programs: Mapping[str, Program], dtypes: tuple[str, ...] =
     head = "# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False\n"
     blas = RESOLVE if "jc_gemm" in text else ""
     pyx = head + declarations(text, "jaccomp.h") + "\n\n" + text + blas
-    header = "\n".join((template_directory() / part).read_text(encoding="utf-8") for part in HEADERS)
-    return Source(name, pyx, (("jaccomp.h", header),))
+    return Source(name, pyx, (("jaccomp.h", kernel_header()),))
 
 
 def _wrapper(key: str, program: Program, dtype: str) -> str:

@@ -96,6 +96,18 @@ def convolution() -> Program:
     )
 
 
+def windows() -> Program:
+    """y[n,o,h] = b[o] + Σ_{c,r} x[n,c,S*h + Q*r - P] w[o,c,r]: many channels, dilated as well."""
+    s, p, q = Scalar("c0", "int64", 2), Scalar("c1", "int64", 1), Scalar("c2", "int64", 1)
+    length = sp.floor((H + 2 * p.symbol - q.symbol * (K - 1) - 1) / s.symbol) + 1
+    x, w, bias, y = Tensor("x0", (N, D, H)), Tensor("x1", (D, D, K)), Tensor("x2", (D,)), Tensor("v0", (N, D, length))
+    o, h = AXES[1:3]
+    at = s.symbol * h + q.symbol * c - p.symbol
+    domain = (*in_range(b, D), *in_range(c, K), *in_range(at, H))
+    terms = (Term(bias[o,]), Term(x[i, b, at] * w[o, b, c], (b, c), domain))
+    return program("windows", (x, w, bias, y), Equation("v0", (i, o, h), terms), scalars=(s, p, q))
+
+
 def embedding() -> Program:
     ids, table, y = Tensor("x0", (N,), "int64"), Tensor("x1", (K, D)), Tensor("v0", (N, D))
     return program("embedding", (ids, table, y), scalar_map("v0", 2, table[ids[i,], j]))
@@ -229,6 +241,7 @@ FORWARD = (
     layernorm,
     softmax,
     convolution,
+    windows,
     embedding,
     attention,
     gates,
@@ -335,6 +348,19 @@ def test_strides_and_padding_of_a_convolution(
             replace(chosen, scalars=tuple(replace(s, default=given[s.name]) for s in chosen.scalars)), sizes
         )
         check(module, key, chosen, sizes, scalars=given, arrays=arrays)
+
+
+@pytest.mark.parametrize("sizes", [(2, 3, 9, 3), (1, 5, 40, 2), (5, 70, 17, 4)])
+@pytest.mark.parametrize("given", [(1, 0, 1), (1, 2, 1), (2, 1, 1), (2, 3, 2), (3, 1, 3), (1, 1, 0), (5, 0, 1)])
+def test_sums_through_windows(
+    programs: dict[str, Program], module: Any, sizes: tuple[int, ...], given: tuple[int, int, int]
+) -> None:
+    for key in ("windows", "windows_vjp"):
+        chosen = programs[key]
+        scalars = dict(zip(("c0", "c1", "c2"), given, strict=True))
+        named = tuple(replace(s, default=scalars[s.name]) for s in chosen.scalars)
+        values = {s.name: dict(zip(("s0", "s1", "s2", "s3"), sizes, strict=True))[s.name] for s in chosen.sizes}
+        check(module, key, chosen, values, scalars=scalars, arrays=sample(replace(chosen, scalars=named), values))
 
 
 def test_an_output_that_is_not_wanted_changes_nothing_else(programs: dict[str, Program], module: Any) -> None:

@@ -31,6 +31,7 @@ from jaccomp.lowering.ir import (
     LowerBound,
     Scatter,
     UpperBound,
+    Within,
     verify,
     walk,
 )
@@ -38,6 +39,7 @@ from jaccomp.lowering.relieve import LARGE, relieve
 from jaccomp.lowering.statements import statements
 from jaccomp.lowering.tiling import OWNED_ELEMENTS, OWNERS
 from jaccomp.lowering.unravel import unravel
+from jaccomp.lowering.windows import windowed
 from jaccomp.notation import Access
 from jaccomp.pipeline import halves
 from jaccomp.program import (
@@ -201,6 +203,45 @@ def test_a_strided_convolution_bounds_its_loops_when_it_runs() -> None:
     kernel = lower(cases.convolution())
     loops = [n for f in kernel.functions for n in walk(f.body) if isinstance(n, Loop)]
     assert any(isinstance(e, LowerBound) for loop in loops for e in loop.lower)
+
+
+LONG = replace(cases.windows(), typical=(8, 16, 1024, 3))
+
+
+def test_a_sum_through_windows_is_summed_in_register_tiles() -> None:
+    """It is added to the bias; each sample, and each part of a large one, by itself."""
+    (nest,) = lower(LONG).functions
+    (sum_,) = [n for n in walk(nest.body) if isinstance(n, Contract)]
+    s, p, q = (scalar.symbol for scalar in cases.windows().scalars)
+    (window,) = sum_.left.atoms(Within)
+    at, r = sum_.m.indices[-1], sum_.k.indices[-1]
+    assert sum_.tiled and sum_.adds and window.args == (s * at + q * r - p, 1, H)
+    assert [loop.mode for loop in nest.parallel] == ["parallel", "tile"]
+    assert nest.parallel[0].upper == (N,)
+
+
+def test_what_an_equality_decides_is_read_through_a_window() -> None:
+    """ct_x[n,c,h] = Σ_{o,i,r : S i + Q r = h + P} ct_y[n,o,i] w[o,c,r]: i is the quotient, where there is one."""
+    kernel = lower(vjp(LONG))
+    s, p, q = (scalar.symbol for scalar in cases.windows().scalars)
+    (nest,) = [f for f in kernel.functions if any(isinstance(n, Contract) for n in walk(f.body))]
+    into_x, into_w = products(kernel)
+    (window,) = into_x.left.atoms(Within)
+    at, r = into_x.m.indices[-1], into_x.k.indices[-1]
+    place, step, _ = window.args
+    assert step == s and sp.expand(place - (at + p - q * r)) == 0 and not into_x.adds
+    assert {partial.target for partial in nest.partials} == {into_w.target.name, "ct_x2"}
+
+
+def test_a_triangle_is_no_window() -> None:
+    x, y, z = Tensor("x0", (N, D)), Tensor("x1", (D, H)), Tensor("v0", (N, H))
+    domain = (*in_range(b, D), Constraint(i - b))
+    triangle = Equation("v0", (i, j), (Term(x[i, b] * y[b, j], (b,), domain),))
+    shapes = {t.name: t.shape for t in (x, y, z)}
+    assert windowed(triangle, z, shapes) is None
+    plain = replace(triangle, terms=(Term(x[i, b] * y[b, j], (b,), in_range(b, D)),))
+    found = windowed(plain, z, shapes)
+    assert found is not None and (found.m, found.n, found.k, found.batch) == ((i,), (j,), (b,), ())
 
 
 def test_pieces_that_partition_the_target_are_not_zeroed_first() -> None:
@@ -429,7 +470,9 @@ def test_a_kernel_with_an_undeclared_buffer_is_refused() -> None:
         verify(replace(kernel, buffers=()))
 
 
-@pytest.mark.parametrize("make", [cases.layernorm, cases.attention, cases.groups], ids=lambda m: m.__name__)
+@pytest.mark.parametrize(
+    "make", [cases.layernorm, cases.attention, cases.groups, cases.windows], ids=lambda m: m.__name__
+)
 def test_the_ir_and_the_text_are_the_same_under_every_hash_seed(make: Callable[[], Program]) -> None:
     code = (
         "import test_emit_loops as cases\n"

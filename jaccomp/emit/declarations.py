@@ -92,4 +92,6 @@ def _function(name: str) -> list[str]:
         return [
             f"void {name}(bint, bint, {sizes}, {kind}, {operand}, {operand}, bint, {kind} *, Py_ssize_t, Py_ssize_t)"
         ]
+    if stem == "contract":
+        return [f"void {name}({kind} *, const {kind} *, const {kind} *, {kind}, bint, const Py_ssize_t *)"]
     return [f"{kind} {name}({', '.join([kind] * (2 if stem in BINARY else 1))})"]

@@ -10,13 +10,22 @@ from jaccomp.build.source import Source
 from jaccomp.emit.bundle import ROLES, SUFFIXES, Bundle
 from jaccomp.emit.declarations import declarations
 from jaccomp.emit.docs import function_docs, literal, module_doc
+from jaccomp.emit.expressions import REAL
 from jaccomp.emit.signature import signature
 from jaccomp.emit.tables import c_string, tables
 from jaccomp.emit.templates import render, template_directory
 from jaccomp.errors import StageError
 
 HEADER = "jaccomp.h"
-_PARTS = ("jaccomp_cpu.h", "jaccomp.h", "jaccomp_lanes.h", "jaccomp_process.h", "jaccomp_product.h", "jaccomp_blas.h")
+_PARTS = (
+    "jaccomp_cpu.h",
+    "jaccomp.h",
+    "jaccomp_lanes.h",
+    "jaccomp_process.h",
+    "jaccomp_product.h",
+    "jaccomp_blas.h",
+    "jaccomp_tiles.h.j2",
+)
 _FRAME = ("state.h", "arguments.h", "sizes.h", "results.h", "calls.h", "module.h")
 _WIDTH = 116
 
@@ -53,10 +62,14 @@ def header() -> str:
 
     Kernels include the first part; the frame is included again below them, once its tables are known.
     """
-    folder = template_directory()
-    above = "\n".join((folder / part).read_text(encoding="utf-8") for part in _PARTS).replace("#pragma once\n", "")
-    frame = "\n".join((folder / "frame" / part).read_text(encoding="utf-8") for part in _FRAME)
-    return _once("JC_HEADER_INCLUDED", "", above) + "\n" + _once("JC_FRAME_INCLUDED", "defined(JC_FRAME) && ", frame)
+    frame = "\n".join((template_directory() / "frame" / part).read_text(encoding="utf-8") for part in _FRAME)
+    return kernel_header() + "\n" + _once("JC_FRAME_INCLUDED", "defined(JC_FRAME) && ", frame)
+
+
+def kernel_header() -> str:
+    """The part of the header that kernels include."""
+    parts = [render(part, types=tuple((REAL[d], d) for d in ("f32", "f64"))) for part in _PARTS]
+    return _once("JC_HEADER_INCLUDED", "", "\n".join(parts).replace("#pragma once\n", ""))
 
 
 def _once(guard: str, condition: str, c_text: str) -> str:

@@ -18,7 +18,7 @@ from jaccomp.emit.nodes import Row
 from jaccomp.emit.scope import Scope
 from jaccomp.emit.streams import write_only
 from jaccomp.emit.templates import render
-from jaccomp.lowering.ir import LEAVES, Buffer, Contract, Function, Guard, Loop, Select, leaf_expressions, walk
+from jaccomp.lowering.ir import LEAVES, Buffer, Contract, Function, Guard, Loop, Select, Within, leaf_expressions, walk
 from jaccomp.lowering.storage import node_accesses
 from jaccomp.notation import Access
 
@@ -103,7 +103,7 @@ class Nest:
             (offset,) = access.indices
             mine = [
                 a for a in sp.Add.make_args(offset)
-                if a.free_symbols & outer and not a.free_symbols & inner and not a.has(Access)
+                if a.free_symbols & outer and not a.free_symbols & inner and not a.has(Access, Within)
             ]  # fmt: skip
             own.setdefault(access.name, set()).add(sp.Add(*mine))
         return {name: next(iter(parts)) for name, parts in own.items() if len(parts) == 1 and next(iter(parts)) != 0}
@@ -237,6 +237,7 @@ class Nest:
             lines.append(f"cdef bint {', '.join(row.marks)}")
         if row.order:
             lines.append(f"cdef {ORDER[self.dtype]} {row.order}")
+        lines += [f"cdef Py_ssize_t {name}[{length}]" for name, length in row.plans.items()]
         if whole:
             lines.append(f"cdef int64_t {', '.join(whole)}")
         if real:
@@ -318,7 +319,8 @@ class Nest:
             program = self.kernel.program
             results = [program.tensor(n) for n in program.outputs]
             memory = self.spelling.integer(sp.Add(*(sp.Mul(*t.shape) for t in results)))
-            rows = 1 if any(loop.stop is not None for loop in function.parallel) else PARTIAL_ROWS
+            heavy = any(isinstance(n, Contract) for n in walk(function.body))
+            rows = 1 if heavy or any(loop.stop is not None for loop in function.parallel) else PARTIAL_ROWS
             fit = f"jc_max({memory}, {PARTIAL_ELEMENTS}) // (10 * {self.spelling.integer(own, ATOM)} + 1)"
             least = f"jc_min(jc_min({PARTIAL_BLOCKS}, jc_blocks(total, work)), jc_min(total // {rows}, {fit}))"
             blocks = f"jc_max(jc_min(total, 1), {least})"

@@ -12,6 +12,7 @@ import sympy as sp
 from jaccomp.emit.cse import shared
 from jaccomp.emit.expressions import ADD, Spelling
 from jaccomp.emit.names import Names
+from jaccomp.emit.plans import plan
 from jaccomp.emit.runs import Run, run
 from jaccomp.emit.scope import Scope
 from jaccomp.emit.streams import LINE, Line, lines
@@ -44,7 +45,7 @@ class Row:
     """The text of one row function.
 
     `streamed` are the buffers whose lines may be streamed; with `all_wanted` nothing asks which outputs are. When it is
-    written, `variables`, `vector_variables`, `order`, `flags`, `sizes`, `lines`, `sums`, `marks` and `counters` say
+    written, `variables`, `vector_variables`, `plans`, `order`, `flags`, `sizes`, `lines`, `sums`, `marks` and `counters` say
     what it needs declared, and `streams` whether its stores wait for a fence.
     """
 
@@ -74,6 +75,7 @@ class Row:
         self.local_names, self.shifts = local_names, shifts
         self.spelling = Spelling(self.dtype, symbols, self.access)
         self.variables: list[str] = []
+        self.plans: dict[str, int] = {}
         self.flags: set[str] = set()
         self.order = ""
         self.streams = False
@@ -417,6 +419,8 @@ class Row:
         return render("assign.pyx.j2", target=target, value=call)
 
     def _contract(self, node: Contract) -> str:
+        if node.tiled:
+            return self._tiled(node)
         left, right, target = (self._view(a, r, c) for a, r, c in (
             (node.left, node.m, node.k), (node.right, node.k, node.n), (node.target, node.m, node.n)))  # fmt: skip
         m, n = self._extent(node.m), self._extent(node.n)
@@ -449,6 +453,30 @@ class Row:
         """How many elements of what is written outlive the nest: all of a result, none of scratch."""
         known = {b.name: b.elements for b in self.scope.kernel.buffers}
         return known.get(access.name, sp.S.Zero)
+
+    def _tiled(self, node: Contract) -> str:
+        """A sum over boxes: its loops with their strides, and the windows of its operands, as a plan of the header."""
+        found = plan(node, tuple(self.inner_offset(a) for a in (node.target, node.left, node.right)))
+        name = self.names.fresh("plan")
+        rows = [", ".join(self.spelling.integer(e) for e in row) for row in found.rows]
+        self.plans[name] = sum(len(row) for row in found.rows)
+        target, left, right = (
+            f"{self.symbols[sp.Symbol(a.name)]} + {self.spelling.integer(at, ADD)}" if at != 0
+            else str(self.symbols[sp.Symbol(a.name)])
+            for a, at in zip((node.target, node.left, node.right), found.starts, strict=True)
+        )  # fmt: skip
+        return render(
+            "product.pyx.j2",
+            comments=self.scope.comments([node.equation] if node.equation is not None else []),
+            dtype=self.dtype,
+            plan=name,
+            rows=rows,
+            target=target,
+            left=left,
+            right=right,
+            alpha=self.spelling.real(node.alpha),
+            adds=int(node.adds),
+        )
 
     def _extent(self, span: Span) -> str:
         if span.is_cut:

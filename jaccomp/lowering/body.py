@@ -55,7 +55,14 @@ class Body:
         return Block(tuple(nodes))
 
     def _is_leaf(self, statement: Statement) -> bool:
-        return not statement.loops or statement.product is not None or self._is_settled(statement)
+        return not self._serial_loops(statement) or self._is_settled(statement)
+
+    def _serial_loops(self, statement: Statement) -> tuple[sp.Symbol, ...]:
+        """The loops that run one iteration at a time: all but those of a product's sides."""
+        product = statement.product
+        if product is None:
+            return statement.loops
+        return tuple(i for i in statement.loops if not product.side(i)) if product.tiled else ()
 
     def _is_settled(self, statement: Statement) -> bool:
         """Is it known which row the data chooses?"""
@@ -67,7 +74,7 @@ class Body:
     def _tile_candidates(self, statement: Statement) -> tuple[sp.Symbol, ...]:
         """The sides of a product that may be tiled: its rows or columns; then, over a map computed again, its sum."""
         product = statement.product
-        if product is None:
+        if product is None or product.tiled:
             return ()
         if not any(self._is_cut(statement, i) for i in statement.loops):
             return tuple(i for i in (*product.m, *product.n) if i in statement.loops)
@@ -129,11 +136,15 @@ class Body:
         best: tuple[tuple[int, int], sp.Symbol] | None = None
 
         def joins(statement: Statement, index: sp.Symbol) -> bool:
-            if statement.product is not None or (statement.chosen is not None and index == statement.chosen[0]):
+            if index not in self._serial_loops(statement) or (
+                statement.chosen is not None and index == statement.chosen[0]
+            ):
                 return False
+            if statement.product is not None:
+                return True
             return len(statement.loops) == 1 or index != innermost(statement)
 
-        for index in head.loops:
+        for index in self._serial_loops(head):
             if loop_bounds(head, index) is None:
                 continue
             parts = split(items, self.loops.classes.of(index), self.loops.classes, joins)
@@ -143,7 +154,7 @@ class Body:
                 if best is None or score > best[0]:
                     best = (score, self.loops.classes.of(index))
         if best is None:
-            index = next(i for i in head.loops if loop_bounds(head, i) is not None)
+            index = next(i for i in self._serial_loops(head) if loop_bounds(head, i) is not None)
             loop, inner = self.loops.peel([head], self.loops.classes.of(index), "serial")
             return [replace(loop, body=self.block(inner))], [s for s in items if s is not head]
         parts = split(items, best[1], self.loops.classes, joins)
@@ -199,14 +210,14 @@ class Body:
                     self.loops.in_tile[symbol] = start
                 where[index] = symbol
                 names.append(symbol)
-                low, high = self._reach(s, index)
+                low, high = self._reach(s, index) if not product.tiled else ((), ())
                 lower.append((*bounds[0][:1], *low))
                 upper.append((*bounds[1][:1], *high))
             spans.append(Span(tuple(names), tuple(lower), tuple(upper)))
-        adds = any(i in self.loops.in_tile for i in spans[2].indices)
+        adds = product.adds or any(i in self.loops.in_tile for i in spans[2].indices)
         return Contract(
             s.target.xreplace(where), product.left.xreplace(where), product.right.xreplace(where),
-            spans[0], spans[1], spans[2], product.alpha, adds, s.needs, s.equation,
+            spans[0], spans[1], spans[2], product.alpha, adds, s.needs, s.equation, product.tiled,
         )  # fmt: skip
 
     def _reach(self, s: Statement, index: sp.Symbol) -> tuple[tuple[sp.Expr, ...], tuple[sp.Expr, ...]]:

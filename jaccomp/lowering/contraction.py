@@ -15,6 +15,7 @@ import sympy as sp
 
 from jaccomp.domains import axis_ranges
 from jaccomp.lowering.affine import bounds_of, flat_offset, index_set, slope
+from jaccomp.lowering.windows import Shapes, windowed
 from jaccomp.notation import Access
 from jaccomp.program import (
     AXES,
@@ -27,8 +28,6 @@ from jaccomp.program import (
     accesses,
     in_range,
 )
-
-Shapes = Mapping[str, tuple[sp.Expr, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +107,11 @@ def is_product(equation: Equation, shapes: Shapes, target: Tensor) -> bool:
     if found is None or box is None or not isinstance(found.left, Access) or mixed(equation):
         return False
     return views_fit(equation_access(equation, target), found.left, found.right, found, box, shapes)
+
+
+def is_windowed(equation: Equation, shapes: Shapes, target: Tensor) -> bool:
+    """Is it a sum of products over boxes that is no matrix product?"""
+    return not is_product(equation, shapes, target) and windowed(equation, target, shapes) is not None
 
 
 def equation_access(equation: Equation, target: Tensor) -> Access:
@@ -221,7 +225,10 @@ def split_terms(program: Program) -> Program:
 
     y[n,o] = b[o] + c[o] + Σ_k x[n,k] W[o,k]
         ->   y_product[n,o] = Σ_k x[n,k] W[o,k];  y[n,o] = b[o] + c[o] + y_product[n,o]
+
+    A product over windows stays: it is added to what is there.
     """
+    shapes = {t.name: t.shape for t in program.tensors}
     equations: list[Equation] = []
     new: list[Tensor] = []
     for equation in program.equations:
@@ -235,7 +242,7 @@ def split_terms(program: Program) -> Program:
             alone = replace(equation, terms=(term,))
             if not term.bound and not term.domain:
                 maps.append(term.body)
-            elif sides(alone) is not None:
+            elif sides(alone) is not None and not is_windowed(alone, shapes, target):
                 tensor = Tensor(f"{target.name}_product{len(new)}", target.shape)
                 new.append(tensor)
                 equations.append(replace(alone, target=tensor.name))
@@ -276,7 +283,7 @@ def _split(
 ) -> tuple[Equation, tuple[Equation, Tensor] | None] | None:
     """The product over plain ranges, with the new operand that makes it one unless there is one already."""
     found = sides(equation)
-    if found is None or is_product(equation, shapes, target):
+    if found is None or is_product(equation, shapes, target) or is_windowed(equation, shapes, target):
         return None
     (term,) = equation.terms
     box = boxes(equation, target, shapes)

@@ -23,6 +23,8 @@ def narrow(statements: Sequence[Statement], outputs: Collection[str]) -> tuple[S
         statement = result[position]
         name = statement.target.name
         bare = statement.target.indices == statement.loops
+        if statement.product is not None and statement.product.tiled:
+            continue
         if statement.product is not None:
             result[position] = statement = _cut_to_operands(statement, statements)
             bare = statement.target.indices == statement.loops[: len(statement.target.indices)]

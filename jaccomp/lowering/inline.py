@@ -77,7 +77,7 @@ def _inlined(equation: Equation, term: Term, definition: Equation, given: Domain
     mine = [a for a in accesses(term.body) if a.name == definition.target]
     if not mine or any(a.name == definition.target for c in term.domain for a in accesses(c.expr)):
         return term
-    if sides(equation) is not None and len(definition.axes) > 0:
+    if sides(replace(equation, terms=(term,))) is not None and len(definition.axes) > 0:
         return term
     loops = {*equation.axes, *term.bound}
     simple = _is_cheap(definition.terms[0].body, SIMPLE) and all(

@@ -10,12 +10,13 @@
              | Accumulate(target, reducer, value)          target = reducer(target, value)
              | Scatter(target, reducer, value)             the same at a place that data or a non-injective map chooses
              | Select(target, best, seen, value, position) argmax / argmin, first extremum
-             | Contract(target, left, right, m, n, k)      target (+)= alpha left right, one matrix product
+             | Contract(target, left, right, m, n, k)      target (+)= alpha left right: one matrix product, or,
+                                                           if `tiled`, a sum over boxes in register tiles
              | Return()                                    end of a function
 
 Expressions are SymPy's. Inside a node, `A[e]` with an `Access` of one index is a flat offset into the buffer `A`; a
 buffer of kind "local" is a C scalar and is read without index. Loop bounds are tuples: the greatest of `lower`, the
-least of `upper` (exclusive).
+least of `upper` (exclusive). An operand of a tiled `Contract` may be read through windows (`Within`).
 """
 
 from __future__ import annotations
@@ -65,6 +66,13 @@ class UpperBound(sp.Function):  # type: ignore[misc]
 class Greatest(sp.Function):  # type: ignore[misc]
     """The greatest of several integers, left as it is written."""
 
+    is_integer = True
+
+
+class Within(sp.Function):  # type: ignore[misc]
+    """A window on an axis: `place / step` where that is a whole number of `0 .. extent`; else what is read is 0."""
+
+    nargs = 3
     is_integer = True
 
 
@@ -172,7 +180,11 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class Contract:
-    """`target[m, n] = alpha Σ_k left[m, k] right[k, n]`, added to the target if `adds`."""
+    """`target[m, n] = alpha Σ_k left[m, k] right[k, n]`, added to the target if `adds`.
+
+    A matrix product whose operands are 2-D views; if `tiled`, each index of a span is a loop of its own, and the
+    accesses are affine in them, but for windows.
+    """
 
     target: Access
     left: Access
@@ -184,6 +196,7 @@ class Contract:
     adds: bool = False
     needs: tuple[str, ...] = ()
     equation: Equation | None = None
+    tiled: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,7 +255,7 @@ class Kernel:
 
     @property
     def uses_blas(self) -> bool:
-        return any(isinstance(node, Contract) for f in self.functions for node in walk(f.body))
+        return any(isinstance(n, Contract) and not n.tiled for f in self.functions for n in walk(f.body))
 
     def __str__(self) -> str:
         return "\n".join(_kernel_lines(self))
@@ -384,6 +397,8 @@ def _lines(node: Node, indent: str) -> Iterator[str]:
         case Contract():
             spans = "; ".join(",".join(map(str, s.indices)) for s in (node.m, node.n, node.k))
             alpha = "" if node.alpha == 1 else f"{node.alpha} * "
-            yield f"{indent}{node.target} {'+=' if node.adds else '='} {alpha}{node.left} . {node.right}  ({spans})"
+            how = "in tiles " if node.tiled else ""
+            operator = "+=" if node.adds else "="
+            yield f"{indent}{how}{node.target} {operator} {alpha}{node.left} . {node.right}  ({spans})"
         case Return():
             yield f"{indent}return"

@@ -60,7 +60,7 @@ def _kept(kernel: Kernel) -> tuple[float, int]:
 
 def _lowered(prepared: Program) -> Kernel:
     prepared = replace(prepared, labels=extend_labels(prepared.labels, prepared.tensors))
-    made, extra = statements(prepared)
+    made, extra = statements(prepared, typical(prepared))
     wanted = needs(prepared)
     made = tuple(replace(s, needs=wanted[s.equation.target]) for s in narrow(made, prepared.outputs))
     tensors = (*prepared.tensors, *extra)

@@ -25,13 +25,15 @@ from jaccomp.lowering.ir import (
     CeilDiv,
     Loop,
 )
-from jaccomp.lowering.statements import Statement
+from jaccomp.lowering.statements import SHARE, Statement
 from jaccomp.lowering.tiling import Loops
 
 Choice = tuple[sp.Symbol, tuple[Statement, ...], tuple[Statement, ...]]
 """A class of loops for a nest, the fills that must run before it, and the statements inside."""
 ENOUGH = 64
 """Parallel iterations at typical sizes that are enough for any machine."""
+ROWS = 256
+"""A sum in register tiles is left at least so many rows, at typical sizes, by the loops around it."""
 FEW = 64
 """A statement with this many times fewer iterations than another has no say in which loop is innermost."""
 
@@ -170,6 +172,8 @@ class Scheduler:
 
     def _weight(self, statement: Statement, cls: sp.Symbol) -> int:
         index = self.loops.classes.loop(statement, cls)
+        if statement.product is not None and statement.product.tiled:
+            return 4 if index in self.loops.largest_side(statement)[:1] else 2
         if statement.product is not None:
             product = statement.product
             return 2 if index in product.n else 3 if index in product.m else 4
@@ -178,12 +182,14 @@ class Scheduler:
     def _may_run_in_parallel(self, statement: Statement, index: sp.Symbol) -> bool:
         if index in statement.target_indices():
             return True
-        if statement.action != "accumulate" or statement.product is not None or not statement.injective:
+        product = statement.product
+        adds = product.tiled and product.adds if product is not None else statement.action == "accumulate"
+        if not adds or not statement.injective:
             return False
         if any(a.has(sp.Function) for a in statement.target.indices):
             return False
         size = sp.Mul(*self.loops.shapes[statement.target.name])
-        return self.loops.value(size) * 16 <= self.loops.value(self.capacity)
+        return self.loops.value(size) * SHARE <= self.loops.value(self.capacity)
 
     def _nest(self, cls: sp.Symbol, inside: tuple[Statement, ...]) -> Nest:
         statements = inside
@@ -205,7 +211,7 @@ class Scheduler:
             loops, statements = self.loops.grid(statements, tile, columns)
             parallel += loops
         elif tile is not None:
-            loop, statements = self.loops.tile(statements, tile)
+            loop, statements = self.loops.tile(statements, tile, around=total(parallel))
             parallel.append(loop)
         body = self.body.block(statements)
         return Nest(tuple(parallel), body, across, inside)
@@ -229,8 +235,11 @@ class Scheduler:
         for statement in statements:
             index = self.loops.index(statement, cls)
             product = statement.product
-            if product is not None:
-                run = next((r for r in (product.m, product.n, product.k) if index in r), ())
+            if product is not None and product.tiled:
+                if product.side(index) and self.loops.beside(statement, index) < ROWS:
+                    return False
+            elif product is not None:
+                run = product.side(index)
                 if run and (len(run) == 1 or index == run[-1] or index in product.k):
                     return False
             elif len(statement.loops) > 1 and index == innermost(statement) and work[statement] * FEW >= most:
@@ -270,7 +279,10 @@ class Scheduler:
         products = [s for s in statements if s.product is not None]
         for statement in products[:1]:
             assert statement.product is not None
-            for index in [i for i in (*statement.product.m, *statement.product.n) if i in statement.loops]:
+            candidates = (*statement.product.m, *statement.product.n)
+            if statement.product.tiled:
+                candidates = self.loops.largest_side(statement)
+            for index in [i for i in candidates if i in statement.loops]:
                 cls = self.loops.classes.of(index)
                 if self._holds_all(statements, cls, across, pieces=True):
                     return cls

@@ -16,6 +16,7 @@ from jaccomp.domains import axis_ranges, position
 from jaccomp.lowering.affine import bounds_of, index_set, is_affine, slope
 from jaccomp.lowering.contraction import is_product, sides
 from jaccomp.lowering.solve import Solved, solve
+from jaccomp.lowering.windows import Typical, Windowed, windowed
 from jaccomp.notation import Access
 from jaccomp.program import (
     Constraint,
@@ -23,6 +24,7 @@ from jaccomp.program import (
     Program,
     Reducer,
     Tensor,
+    Term,
     accesses,
     in_range,
     index_symbol,
@@ -38,11 +40,17 @@ IDENTITY: dict[str, sp.Expr] = {
     "argmin": sp.S.Infinity,
 }
 Action = Literal["assign", "accumulate", "select", "contract"]
+SHARE = 16
+"""A result this many times smaller than inputs and outputs may be summed up in each block of iterations."""
 
 
 @dataclass(frozen=True, slots=True)
 class Product:
-    """A statement that is a matrix product: its operands and the indices of its three sides."""
+    """A statement that is a matrix product: its operands and the indices of its three sides.
+
+    If `tiled`, it is a sum of products over boxes, for each iteration of the loops on no side. If `adds`, it is added
+    to what is there.
+    """
 
     left: Access
     right: Access
@@ -50,6 +58,12 @@ class Product:
     n: tuple[sp.Symbol, ...]
     k: tuple[sp.Symbol, ...]
     alpha: sp.Expr
+    tiled: bool = False
+    adds: bool = False
+
+    def side(self, index: sp.Symbol) -> tuple[sp.Symbol, ...]:
+        """The side that an index belongs to; none if the product is one of many over it."""
+        return next((run for run in (self.m, self.n, self.k) if index in run), ())
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,13 +92,14 @@ class Statement:
     def over(self, where: Mapping[sp.Expr, sp.Expr]) -> Statement:
         product = self.product
         if product is not None:
-            product = Product(
-                product.left.xreplace(where),
-                product.right.xreplace(where),
-                _renamed(product.m, where),
-                _renamed(product.n, where),
-                _renamed(product.k, where),
-                product.alpha.xreplace(where),
+            product = replace(
+                product,
+                left=product.left.xreplace(where),
+                right=product.right.xreplace(where),
+                m=_renamed(product.m, where),
+                n=_renamed(product.n, where),
+                k=_renamed(product.k, where),
+                alpha=product.alpha.xreplace(where),
             )
         chosen = self.chosen
         if chosen is not None:
@@ -111,7 +126,7 @@ class Statement:
         expressions: list[sp.Expr] = [self.value, *self.extra, *(self.chosen or ())]
         expressions += [c.expr for c in (*self.domain, *self.guards)]
         expressions += list(self.target.indices)
-        if self.action in ("accumulate", "select"):
+        if self.action in ("accumulate", "select") or (self.product is not None and self.product.adds):
             expressions.append(self.target)
         for expr in expressions:
             found.update(dict.fromkeys(accesses(expr)))
@@ -131,12 +146,12 @@ def _renamed(symbols: tuple[sp.Symbol, ...], where: Mapping[sp.Expr, sp.Expr]) -
     return tuple(where.get(s, s) for s in symbols)
 
 
-def statements(program: Program) -> tuple[tuple[Statement, ...], tuple[Tensor, ...]]:
+def statements(program: Program, typical: Typical | None = None) -> tuple[tuple[Statement, ...], tuple[Tensor, ...]]:
     """Every equation as statements in dependency order, and the tensors that argmax and argmin need beside."""
     result: list[Statement] = []
     extra: list[Tensor] = []
     for equation in program.equations:
-        made, tensors = _equation(program, equation)
+        made, tensors = _equation(program, equation, typical or {})
         extra += tensors
         result += made
     return tuple(_unique(s, k) for k, s in enumerate(result)), tuple(extra)
@@ -146,12 +161,52 @@ def _unique(statement: Statement, number: int) -> Statement:
     return statement.over({i: index_symbol(f"{i.name}.{number}") for i in statement.loops})
 
 
-def _equation(program: Program, equation: Equation) -> tuple[list[Statement], list[Tensor]]:
+def _equation(program: Program, equation: Equation, typical: Typical) -> tuple[list[Statement], list[Tensor]]:
     target = program.tensor(equation.target)
+    shapes = {t.name: t.shape for t in program.tensors}
+    if is_product(equation, shapes, target):
+        return [_product(equation, target, axis_ranges(target))], []
+    rest: list[Term] = []
+    tiled: list[Statement] = []
+    for term in equation.terms:
+        alone = replace(equation, terms=(term,))
+        found = windowed(alone, target, shapes, typical) if not is_product(alone, shapes, target) else None
+        if found is None:
+            rest.append(term)
+        else:
+            tiled.append(_tiled(equation, target, found))
+    if tiled and not rest and not is_small(program, target, typical):
+        tiled[0] = replace(tiled[0], product=replace(_of(tiled[0]), adds=False))
+        return tiled, []
+    made, tensors = _terms(replace(equation, terms=tuple(rest)), target)
+    return [*made, *tiled], tensors
+
+
+def is_small(program: Program, target: Tensor, typical: Typical) -> bool:
+    """Is the target small enough, beside inputs and outputs, to be summed up in each of several blocks?"""
+    named = [program.tensor(n) for n in (*program.inputs, *program.outputs)]
+    size, capacity = (sp.Add(*(sp.Mul(*t.shape) for t in of)).xreplace(dict(typical)) for of in ([target], named))
+    return bool(size.is_number and capacity.is_number and SHARE * size <= capacity)
+
+
+def _of(statement: Statement) -> Product:
+    assert statement.product is not None
+    return statement.product
+
+
+def _tiled(equation: Equation, target: Tensor, found: Windowed) -> Statement:
+    product = Product(found.left, found.right, found.m, found.n, found.k, found.alpha, tiled=True, adds=True)
+    loops = (*equation.axes, *found.k)
+    value = found.left * found.right
+    return Statement(
+        target[equation.axes], "contract", "sum", value, loops, found.domain, (), True, equation, product=product
+    )
+
+
+def _terms(equation: Equation, target: Tensor) -> tuple[list[Statement], list[Tensor]]:
+    """An equation as loops, term by term."""
     base = value_symbol(target.name, target.dtype)
     given = axis_ranges(target)
-    if is_product(equation, {t.name: t.shape for t in program.tensors}, target):
-        return [_product(equation, target, given)], []
     solved = [solve(equation, term, given) for term in equation.terms]
 
     def make(one: Solved, assign: bool) -> Statement:

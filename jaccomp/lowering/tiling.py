@@ -33,6 +33,8 @@ COLUMN_TILE = 64
 OWNERS = 16
 OWNED_ELEMENTS = 1 << 19
 """Rows that others are scattered into: so many tiles, as each goes through all the data, and none that holds less."""
+PARTS = 16
+"""A sum in register tiles is cut into so many parts, less those that the loops around it make."""
 LEAST_TILE = 8
 TILE_ELEMENTS = 1 << 20
 """What the rows of one tile may hold where sizes are as the layer says is typical; a tile has at least `LEAST_TILE`."""
@@ -79,6 +81,26 @@ class Loops:
             total *= float(extent) if extent.is_number else math.inf
         return total
 
+    def extent(self, statement: Statement, index: sp.Symbol) -> float:
+        """How far a loop of a sum over boxes goes at representative sizes."""
+        bounds = loop_bounds(statement, index)
+        assert bounds is not None
+        extent = sp.expand(bounds[1][0] - bounds[0][0]).xreplace(dict(self.typical))
+        return float(extent) if extent.is_number else 1.0
+
+    def beside(self, statement: Statement, index: sp.Symbol) -> float:
+        """How often the other loops of an index's side of a product run, all together."""
+        assert statement.product is not None
+        others = [i for i in statement.product.side(index) if i != index and i in statement.loops]
+        return math.prod(self.extent(statement, i) for i in others) if others else 0.0
+
+    def largest_side(self, statement: Statement) -> tuple[sp.Symbol, ...]:
+        """The loops left of the side of a product that has the most iterations."""
+        product = statement.product
+        assert product is not None
+        sides = [tuple(i for i in s if i in statement.loops) for s in (product.m, product.n, product.k)]
+        return max(sides, key=lambda side: math.prod(self.extent(statement, i) for i in side))
+
     def index(self, statement: Statement, cls: sp.Symbol) -> sp.Symbol:
         index = self.classes.loop(statement, cls)
         assert index is not None
@@ -111,14 +133,21 @@ class Loops:
         return replace(renamed, loops=tuple(i for i in renamed.loops if i != symbol))
 
     def tile(
-        self, statements: Sequence[Statement], cls: sp.Symbol, size: sp.Expr | None = None
+        self,
+        statements: Sequence[Statement],
+        cls: sp.Symbol,
+        size: sp.Expr | None = None,
+        around: sp.Expr = sp.S.One,
     ) -> tuple[Loop, tuple[Statement, ...]]:
-        """A loop over tiles of the class, and the statements with the class's loop cut to one tile."""
+        """A loop over tiles of the class, and the statements with the class's loop cut to one tile.
+
+        `around` is how often the loop runs.
+        """
         bounds = self._range(statements, cls)
         start, stop = self.symbol(cls), self.symbol(cls)
         self.hint(start, statements, cls, "_first")
         self.hint(stop, statements, cls, "_last")
-        size = self._tile_size(statements, cls) if size is None else size
+        size = self._tile_size(statements, cls, around) if size is None else size
         self.tiles[start] = (stop, size)
         inner = []
         for statement in statements:
@@ -165,7 +194,11 @@ class Loops:
         fit = TILE_ELEMENTS // int(max(rows, default=1))
         return max(LEAST_TILE, 1 << max(fit, 1).bit_length() - 1)
 
-    def _tile_size(self, statements: Sequence[Statement], cls: sp.Symbol) -> sp.Expr:
+    def _tile_size(self, statements: Sequence[Statement], cls: sp.Symbol, around: sp.Expr) -> sp.Expr:
+        if any(s.product is not None and s.product.tiled for s in statements):
+            bounds = self._range(statements, cls)
+            extent = sp.expand(bounds[1][0] - bounds[0][0])
+            return CeilDiv(extent, CeilDiv(sp.Integer(PARTS), around))
         for s in statements:
             if s.chosen is not None and self.index(s, cls) == s.chosen[0]:
                 shape, axis = self.shapes[s.target.name], s.target.indices.index(s.chosen[0])

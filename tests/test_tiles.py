@@ -1,0 +1,227 @@
+"""Sums of products in register tiles, compiled with the shipped flags, against sums written out element by element."""
+
+from __future__ import annotations
+
+import ctypes
+import itertools
+import math
+import shutil
+import subprocess
+import sysconfig
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from test_vecmath import TARGETS, runs_here
+
+from jaccomp.build import Flags
+from jaccomp.emit.module import kernel_header
+
+pytestmark = pytest.mark.skipif(shutil.which("gcc") is None, reason="the header is tested with gcc, which is not here")
+Array = np.ndarray[Any, Any]
+TYPES: dict[str, Any] = {"f32": np.float32, "f64": np.float64}
+TOLERANCE = {np.float32: 1e-5, np.float64: 1e-13}
+SOURCE = """
+#include <Python.h>
+#include "jaccomp.h"
+#define OUT __attribute__((visibility("default"))) void
+OUT run_f32(float *t, const float *l, const float *r, double a, int adds, const ptrdiff_t *plan) {
+    jc_contract_f32(t, l, r, (float)a, adds, plan);
+}
+OUT run_f64(double *t, const double *l, const double *r, double a, int adds, const ptrdiff_t *plan) {
+    jc_contract_f64(t, l, r, a, adds, plan);
+}
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Axis:
+    """An axis of an operand, read at (start + moves · loops) / step; `cut` if places outside it may be reached."""
+
+    extent: int
+    start: int
+    moves: tuple[int, ...]
+    step: int = 1
+    cut: bool = False
+
+    def index(self, at: tuple[int, ...]) -> int | None:
+        place = self.start + sum(m * i for m, i in zip(self.moves, at, strict=True))
+        if place % self.step != 0 or not 0 <= place // self.step < self.extent:
+            assert self.cut
+            return None
+        return place // self.step
+
+
+@dataclass(frozen=True, slots=True)
+class Sum:
+    """Loops of m, n and k, and the two operands' axes; the target has the loops of m and n as its axes, in `order`."""
+
+    extents: tuple[tuple[int, ...], ...]
+    operands: tuple[tuple[Axis, ...], ...]
+    order: tuple[int, ...]
+
+    @property
+    def loops(self) -> tuple[int, ...]:
+        return tuple(e for part in self.extents for e in part)
+
+    @property
+    def shapes(self) -> tuple[tuple[int, ...], ...]:
+        return tuple(tuple(a.extent for a in axes) for axes in self.operands)
+
+    @property
+    def target(self) -> tuple[int, ...]:
+        return tuple(self.loops[d] for d in self.order)
+
+    def plan(self) -> list[int]:
+        steps = dict(zip(self.order, _strides(self.target), strict=True))
+        windows, flat = [], [[0] * len(self.loops), [0] * len(self.loops)]
+        for side, axes in enumerate(self.operands):
+            for axis, stride in zip(axes, _strides(self.shapes[side]), strict=True):
+                if axis.cut:
+                    windows.append([side, stride, axis.step, axis.extent, axis.start, *axis.moves])
+                    continue
+                for d, move in enumerate(axis.moves):
+                    flat[side][d] += move * stride
+        rows = [[*map(len, self.extents), len(windows)]]
+        rows += [[e, steps.get(d, 0), flat[0][d], flat[1][d]] for d, e in enumerate(self.loops)]
+        return [number for row in [*rows, *windows] for number in row]
+
+    def written_out(self, left: Array, right: Array, alpha: float, given: Array | None) -> Array:
+        total = np.zeros(self.target, np.float64) if given is None else given.astype(np.float64)
+        for at in itertools.product(*map(range, self.loops)):
+            factors = []
+            for axes, array in zip(self.operands, (left, right), strict=True):
+                place = [a.index(at) for a in axes]
+                if None not in place:
+                    factors.append(float(array[tuple(place)]))
+            if len(factors) == 2:
+                total[tuple(at[d] for d in self.order)] += alpha * factors[0] * factors[1]
+        return total
+
+
+def _strides(shape: tuple[int, ...]) -> list[int]:
+    return [math.prod(shape[d + 1 :]) for d in range(len(shape))]
+
+
+def bare(extent: int, d: int, loops: int) -> Axis:
+    return Axis(extent, 0, tuple(int(e == d) for e in range(loops)))
+
+
+def drawn(rng: np.random.Generator) -> Sum:
+    """A sum whose operands are read bare, through overlapping windows, backwards, and with steps."""
+    extents = tuple(tuple(int(e) for e in rng.integers(1, 6, rng.integers(1, 3))) for _ in range(3))
+    loops = [e for part in extents for e in part]
+    firsts = [0, len(extents[0]), len(extents[0]) + len(extents[1])]
+    parts = [range(first, first + len(part)) for first, part in zip(firsts, extents, strict=True)]
+    operands = []
+    for side in range(2):
+        waiting = [int(d) for d in rng.permutation([*parts[side], *parts[2]])]
+        axes: list[Axis] = []
+        while waiting:
+            d = waiting.pop()
+            if not waiting or rng.random() < 0.4:
+                axes.append(bare(loops[d], d, len(loops)))
+                continue
+            e, moves = waiting.pop(), [0] * len(loops)
+            moves[d], moves[e] = (int(m) for m in rng.choice([-2, -1, 1, 2, 3], 2))
+            step, start = int(rng.choice([-2, -1, 1, 1, 1, 2, 3])), int(rng.integers(-4, 8))
+            axes.append(Axis(int(rng.integers(1, 7)), start, tuple(moves), step, cut=True))
+        operands.append(tuple(axes))
+    order = tuple(int(d) for d in rng.permutation([*parts[0], *parts[1]]))
+    return Sum(extents, tuple(operands), order)
+
+
+@pytest.fixture(scope="module", params=TARGETS)
+def library(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
+    if not runs_here(request.param):
+        pytest.skip("this CPU lacks AVX2 or FMA")
+    folder: Path = tmp_path_factory.mktemp(f"tiles_{request.param}")
+    (folder / "jaccomp.h").write_text(kernel_header())
+    (folder / "tiles.c").write_text(SOURCE)
+    words = ("-Wall", "-Wextra", "-Wno-unused-variable", "-Wno-unused-function", "-Werror")
+    flags = [w for w in Flags(request.param).words() if w != "-w"]
+    include = f"-I{sysconfig.get_paths()['include']}"
+    line = ("gcc", *flags, *words, include, "tiles.c", "-o", "tiles.so", "-lm")
+    done = subprocess.run(line, cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return ctypes.CDLL(str(folder / "tiles.so"))
+
+
+def run(library: ctypes.CDLL, one: Sum, left: Array, right: Array, alpha: float, given: Array | None) -> Array:
+    """The sum by the header; what lies around the target must stay."""
+    kind = next(kind for kind, dtype in TYPES.items() if left.dtype == dtype)
+    size = math.prod(one.target)
+    memory = np.full(size + 32, -7, left.dtype)
+    memory[16:-16] = np.nan if given is None else given.ravel()
+    plan = np.array(one.plan(), np.intp)
+    pointers = [ctypes.c_void_p(a.ctypes.data) for a in (memory[16:], left, right)]
+    getattr(library, f"run_{kind}")(
+        *pointers, ctypes.c_double(alpha), int(given is not None), ctypes.c_void_p(plan.ctypes.data)
+    )
+    assert np.all(memory[:16] == -7) and np.all(memory[-16:] == -7)
+    return memory[16:-16].reshape(one.target)
+
+
+@pytest.mark.parametrize("dtype", TYPES.values(), ids=TYPES)
+def test_a_sum_is_what_is_written_out(library: ctypes.CDLL, dtype: Any) -> None:
+    rng = np.random.default_rng(11)
+    for number in range(60):
+        one = drawn(rng)
+        left, right = (rng.standard_normal(shape).astype(dtype) for shape in one.shapes)
+        given = rng.standard_normal(one.target).astype(dtype) if number % 3 == 0 else None
+        alpha = 1.0 if number % 2 else 0.75
+        found = run(library, one, left, right, alpha, given)
+        wanted = one.written_out(left, right, alpha, given)
+        np.testing.assert_allclose(found, wanted, rtol=0, atol=TOLERANCE[dtype] * 10, err_msg=str(one))
+
+
+@pytest.mark.parametrize("dtype", TYPES.values(), ids=TYPES)
+def test_nothing_beyond_an_array_is_multiplied(library: ctypes.CDLL, dtype: Any) -> None:
+    """Infinite and undefined factors reach the sums that hold them, and no others."""
+    rng = np.random.default_rng(5)
+    for _ in range(40):
+        one = drawn(rng)
+        left, right = (rng.standard_normal(shape).astype(dtype) for shape in one.shapes)
+        for array in (left, right):
+            array.flat[rng.integers(array.size)] = rng.choice([np.inf, -np.inf, np.nan])
+        with np.errstate(invalid="ignore"):
+            wanted = one.written_out(left, right, 1.0, None)
+        found = run(library, one, left, right, 1.0, None)
+        np.testing.assert_allclose(found, wanted, rtol=0, atol=TOLERANCE[dtype] * 10, err_msg=str(one))
+
+
+@pytest.mark.parametrize("dtype", TYPES.values(), ids=TYPES)
+@pytest.mark.parametrize("sizes", [(1, 1, 1), (3, 130, 1500), (600, 5, 40), (530, 67, 1030), (7, 17, 193)])
+def test_large_sums_agree_with_matrix_products(library: ctypes.CDLL, sizes: tuple[int, int, int], dtype: Any) -> None:
+    rng = np.random.default_rng(3)
+    m, n, k = sizes
+    for transposed in itertools.product((False, True), repeat=3):
+        shapes = [(0, m, 2, k), (1, n, 2, k)]
+        axes = [(bare(a, d, 3), bare(b, e, 3)) for d, a, e, b in shapes]
+        operands = tuple(pair[::-1] if turn else pair for pair, turn in zip(axes, transposed[:2], strict=True))
+        one = Sum(((m,), (n,), (k,)), operands, (1, 0) if transposed[2] else (0, 1))
+        left, right = (rng.standard_normal(shape).astype(dtype) for shape in one.shapes)
+        found = run(library, one, left, right, 1.0, None)
+        sides = [a.T if turn else a for a, turn in zip((left, right), transposed[:2], strict=True)]
+        wanted = sides[0].astype(np.float64) @ sides[1].astype(np.float64).T
+        wanted = wanted.T if transposed[2] else wanted
+        np.testing.assert_allclose(found, wanted, rtol=0, atol=TOLERANCE[dtype] * math.sqrt(k))
+
+
+@pytest.mark.parametrize("side", [0, 1])
+def test_a_large_operand_is_copied_in_parts(library: ctypes.CDLL, side: int) -> None:
+    """A copy between zeros that would outgrow the cache is made for a part of the loops at a time."""
+    rng = np.random.default_rng(9)
+    channels, length, taps, out = 40, 9000, 3, 4
+    signal = (bare(channels, 2, 4), Axis(length, -1, (0, 1, 0, 1) if side else (1, 0, 0, 1), cut=True))
+    weight = tuple(bare(e, d, 4) for e, d in ((out, 0 if side else 1), (channels, 2), (taps, 3)))
+    extents = ((out,), (length,)) if side else ((length,), (out,))
+    one = Sum((*extents, (channels, taps)), (weight, signal) if side else (signal, weight), (0, 1))
+    left, right = (rng.standard_normal(shape).astype(np.float32) for shape in one.shapes)
+    found = run(library, one, left, right, 1.0, None)
+    w, x = (left, right) if side else (right, left)
+    padded = np.pad(x.astype(np.float64), ((0, 0), (1, 1)))
+    wanted = sum(w[:, :, r].astype(np.float64) @ padded[:, r : r + length] for r in range(taps))
+    np.testing.assert_allclose(found, wanted if side else wanted.T, rtol=0, atol=1e-4)
