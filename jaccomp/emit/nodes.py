@@ -45,8 +45,8 @@ class Row:
     """The text of one row function.
 
     `streamed` are the buffers whose lines may be streamed; with `all_wanted` nothing asks which outputs are. When it is
-    written, `variables`, `vector_variables`, `plans`, `order`, `flags`, `sizes`, `lines`, `sums`, `marks` and `counters` say
-    what it needs declared, and `streams` whether its stores wait for a fence.
+    written, `variables`, `vector_variables`, `plans`, `order`, `flags`, `sizes`, `lines`, `sums`, `marks`,
+    `counters` say what it needs declared, and `streams` whether its stores wait for a fence.
     """
 
     def __init__(

@@ -157,7 +157,7 @@ class Scheduler:
 
         parallel n: { ct_x[n,:] = ct_y W; ct_b += ct_y[n,:] }   ->   parallel n: ct_x = ct_y W;  parallel o: ct_b = ..
         """
-        if not any(s.product is not None for s in inside):
+        if not any(s.product is not None and not s.product.tiled for s in inside):
             return inside
         made = {w.name for s in inside for w in s.writes}
         apart = {
@@ -264,7 +264,8 @@ class Scheduler:
     def _columns(self, statements: Sequence[Statement], rows: sp.Symbol, across: Sequence[str]) -> sp.Symbol | None:
         """Beside rows, the side of a product whose tiles all statements share: few rows then have many tiles, too."""
         products = [s for s in statements if s.product is not None]
-        if across or not products or not self._holds_all(statements, rows, across, pieces=False):
+        tiled = any(s.product is not None and s.product.tiled for s in products)
+        if across or not products or tiled or not self._holds_all(statements, rows, across, pieces=False):
             return None
         assert products[0].product is not None
         for run in (products[0].product.m, products[0].product.n):
