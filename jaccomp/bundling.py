@@ -21,13 +21,19 @@ if TYPE_CHECKING:
 
 ROLES_OF: dict[str, tuple[Role, ...]] = {
     "main": ("forward", "fwd", "bwd"),
+    "forward": ("forward",),
+    "pullback": ("forward", "fwd", "bwd"),
     "tangent": ("jvp",),
     "whole": ("forward", "fwd", "bwd", "jvp"),
 }
+SUFFIX_OF = {"pullback": "_vjp", "tangent": "_jvp"}
+"""What is added to a layer's name for a module that is built on demand."""
 
 
 def bundle(layer: Layer, part: str, dtypes: Sequence[str]) -> Bundle:
     """What the frame spells: with no dtypes, the programs alone."""
+    if part == "forward":
+        return _forward(layer, dtypes)
     halves = pipeline.halves(layer.derivation)
     # Where nothing is kept forward serves fwd; where something is, a kernel that never stores it is the faster forward.
     wanted = tuple(role for role in ROLES_OF[part] if role != "fwd" or halves.residuals)
@@ -36,7 +42,7 @@ def bundle(layer: Layer, part: str, dtypes: Sequence[str]) -> Bundle:
         programs["jvp"] = pipeline.tangent(layer.prepared)
     lowered: dict[Role, Kernel] = {role: lower(programs[role]) for role in wanted} if dtypes else {}
     return Bundle(
-        name=layer.name if part != "tangent" else f"{layer.name}_jvp",
+        name=layer.name + SUFFIX_OF.get(part, ""),
         programs=programs,
         kernels={(role, dtype): emit_kernel(k, role, dtype) for role, k in lowered.items() for dtype in dtypes},  # type: ignore[arg-type]
         residuals=halves.residuals,
@@ -47,6 +53,23 @@ def bundle(layer: Layer, part: str, dtypes: Sequence[str]) -> Bundle:
         layer=layer.name,
         any_axes=layer.program.any_axes,
         inplace=_elementwise(halves.forward),
+    )
+
+
+def _forward(layer: Layer, dtypes: Sequence[str]) -> Bundle:
+    """The layer alone, and nothing derived from it: what a derived layer is compiled to at first."""
+    program = pipeline.forward(layer.program)
+    kernel = lower(program) if dtypes else None
+    return Bundle(
+        name=layer.name,
+        programs={"forward": program},
+        kernels={("forward", dtype): emit_kernel(kernel, "forward", dtype) for dtype in dtypes} if kernel else {},  # type: ignore[arg-type]
+        equations=tuple(equation_text(layer.program, e) for e in layer.program.equations),
+        doc=layer.doc,
+        spec_hash=hashlib.sha256(layer.serialise().encode()).hexdigest(),
+        layer=layer.name,
+        any_axes=layer.program.any_axes,
+        inplace=_elementwise(program),
     )
 
 

@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
 BACKENDS = ("cython", "numpy")
 DTYPES = ("f32", "f64")
-TANGENT = "_jvp"
 
 
 def compile(layer: Layer | str, *, backend: str = "cython", march: str = "native") -> Any:
     """The kernel of a layer, or of the library layer of that name: float32 and float64, any sizes.
 
-    Forward and VJP are built now, the JVP when it is first asked for. `backend="numpy"` needs no compiler. Raises
-    `BuildError` where there is no working compiler, `UsageError` for an unknown name, backend or march.
+    Forward and VJP are built now, the JVP when it is first asked for; of a layer that was derived, as `layer.vjp()`,
+    forward alone, and its own VJP on demand too. `backend="numpy"` needs no compiler. Raises `BuildError` where there
+    is no working compiler, `UsageError` for an unknown name, backend or march.
     """
     if backend not in BACKENDS:
         raise UsageError(f"compile with backend={backend!r}", "there is no such backend.", f"Choose from {BACKENDS}.")
@@ -90,10 +90,11 @@ def options(part: str, dtypes: Sequence[str] = DTYPES) -> str:
 def _kernel(layer: Layer, march: str, library: str | None = None) -> Kernel:
     from jaccomp.runtime import Kernel
 
+    first = "main" if layer.is_written else "forward"
     return Kernel(
-        _module(layer, "main", march, library),
-        on_demand=lambda _: _module(layer, "tangent", march, library),
-        source=lambda: source(layer).pyx,
+        _module(layer, first, march, library),
+        on_demand=lambda name: _module(layer, "tangent" if name == "jvp" else "pullback", march, library),
+        source=lambda: source(layer, first).pyx,
     )
 
 
@@ -108,7 +109,7 @@ def _module(layer: Layer, part: str, march: str, library: str | None = None) -> 
 
 
 def source(layer: Layer, part: str = "main", dtypes: Sequence[str] = DTYPES) -> Source:
-    """The Cython source of a layer's module: "main" has forward and VJP, "tangent" the JVP, "whole" all of them."""
+    """The Cython source of a layer's module: "main" has forward and VJP, "whole" the JVP too; the others a part."""
     from jaccomp.build import default_cache, source_key
 
     key = source_key(layer.serialise(), options(part, dtypes))

@@ -86,6 +86,11 @@ def halves(derivation: Derivation) -> Halves:
     return split(joint, program.outputs, derivation.seeds)
 
 
+def forward(program: Program) -> Program:
+    """A derived program as it is computed: what its derivation made of it, stabilised, with nothing but its results."""
+    return stabilise(live(_ordered(program)))
+
+
 def _ordered(program: Program) -> Program:
     return program.with_equations(ordered_with(program, list(program.equations), []))
 

@@ -1,0 +1,59 @@
+"""A derived layer is compiled like any other: forward first, and what is derived from it in turn when it is asked for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import jaccomp as jc
+from jaccomp import layers
+
+RNG = np.random.default_rng(7)
+
+
+def normal(*shape: int) -> np.ndarray[Any, Any]:
+    return RNG.standard_normal(shape)
+
+
+CASES: dict[str, tuple[Any, ...]] = {
+    "layernorm": (normal(8, 64), normal(64), normal(64)),
+    "softmax": (normal(3, 5),),
+    "mse": (normal(4, 3), normal(4, 3)),
+    "cross_entropy": (normal(4, 7), RNG.integers(0, 7, 4)),
+    "lstm_cell": (normal(2, 3), normal(2, 4), normal(2, 4), normal(16, 3), normal(16, 4), normal(16), normal(16)),
+    "conv2d": (normal(2, 3, 6, 6), normal(4, 3, 3, 3), normal(4)),
+    "causal_attention": (normal(2, 5, 4), normal(2, 5, 4), normal(2, 5, 3)),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_derived_vjp_is_the_pullback_in_one_call(name: str) -> None:
+    layer, inputs = layers.get(name), CASES[name]
+    label = layer.program.labels.name
+    y, pullback = jc.compile(layer).vjp(*inputs)
+    outputs = y if isinstance(y, tuple) else (y,)
+    cotangents = tuple(normal(*np.shape(one)) for one in outputs)
+    wanted = [ct for ct in _tuple(pullback(cotangents if len(outputs) > 1 else cotangents[0])) if ct is not None]
+    values = dict(zip(map(label, layer.program.inputs), inputs, strict=True))
+    values |= dict(zip((f"ct_{label(o)}" for o in layer.program.outputs), cotangents, strict=True))
+    derived = layer.vjp()
+    kernel = jc.compile(derived)
+    assert "fwd" not in vars(kernel)
+    found = _tuple(kernel(*(values[derived.program.labels.name(n)] for n in derived.program.inputs)))
+    for one, other in zip(found, wanted, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-12, atol=1e-13)
+
+
+def test_what_is_derived_from_a_derived_layer_is_built_when_it_is_asked_for() -> None:
+    kernel = jc.compile(layers.get("softmax").vjp())
+    x, ct, seed = normal(3, 5), normal(3, 5), normal(3, 5)
+    _, pullback = kernel.vjp(x, ct)
+    _, tangent = kernel.jvp((x, ct), (seed, np.zeros_like(ct)))
+    assert len(kernel.modules) == 3
+    assert np.vdot(pullback(seed)[0], seed) == pytest.approx(np.vdot(tangent, seed))  # a Hessian is its own transpose
+
+
+def _tuple(value: Any) -> tuple[Any, ...]:
+    return tuple(value) if isinstance(value, tuple) else (value,)
