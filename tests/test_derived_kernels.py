@@ -1,4 +1,4 @@
-"""A derived layer is compiled like any other: forward first, and what is derived from it in turn when it is asked for."""
+"""Derived layers are compiled like others: forward first, and what is derived from them in turn when it is asked for."""
 
 from __future__ import annotations
 
