@@ -108,6 +108,8 @@ def is_fill(statement: Statement) -> bool:
 
 def _aligned(writer: Statement, there: sp.Symbol, reader: Statement, here: sp.Symbol, classes: Classes) -> bool:
     """Does each iteration of the shared loop touch, in the reader, only what the writer wrote in it?"""
+    if _are_pieces(writer, reader):
+        return True
     for written in writer.writes:
         for access in (*reader.reads(), *reader.writes):
             if access.name != written.name:
@@ -124,6 +126,12 @@ def _aligned(writer: Statement, there: sp.Symbol, reader: Statement, here: sp.Sy
             ):
                 return False
     return True
+
+
+def _are_pieces(one: Statement, other: Statement) -> bool:
+    """Are the two assigned parts of one equation, which do not meet?"""
+    parts = one.equation is other.equation and one.action == other.action == "assign"
+    return parts and not is_fill(one) and not is_fill(other)
 
 
 def _value_reads(statement: Statement) -> tuple[sp.Expr, ...]:

@@ -20,6 +20,7 @@ from jaccomp.lowering.share import share
 from jaccomp.lowering.solve import rename_bounds
 from jaccomp.lowering.statements import Statement, statements
 from jaccomp.lowering.storage import Layout, layouts, node_accesses, place
+from jaccomp.lowering.tabulate import tabulate
 from jaccomp.lowering.tidy import Promotion, guarded, needs_of
 from jaccomp.lowering.tiling import Loops
 from jaccomp.lowering.unravel import unravel
@@ -33,9 +34,9 @@ def lower(program: Program) -> Kernel:
     """The kernel that computes a program: equations solved for loops, fused, tiled, stored and split over threads."""
     base = split_terms(collapse(unravel(rename_bounds(live(program)))))
     values = typical(base)
-    kernels = [_best(relieve(inline(name_operands(base, outer=True)), values))]
+    kernels = [_best(relieve(tabulate(inline(name_operands(base, outer=True)), values), values))]
     if any("_left" in b.name for b in kernels[0].temporaries):
-        kernels.append(_best(relieve(inline(name_operands(base, outer=False)), values)))
+        kernels.append(_best(relieve(tabulate(inline(name_operands(base, outer=False)), values), values)))
     return min(kernels, key=_kept)
 
 

@@ -14,7 +14,7 @@ what it reduces across them.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import sympy as sp
 
@@ -26,6 +26,7 @@ from jaccomp.lowering.ir import (
     Loop,
 )
 from jaccomp.lowering.statements import SHARE, Statement
+from jaccomp.lowering.tabulate import is_table
 from jaccomp.lowering.tiling import Loops
 
 Choice = tuple[sp.Symbol, tuple[Statement, ...], tuple[Statement, ...]]
@@ -87,6 +88,8 @@ class Scheduler:
                 parts = split(items, cls, self.loops.classes, self._may_run_in_parallel)
             if head not in parts.inside:
                 continue
+            if is_table(head):
+                parts = replace(parts, inside=tuple(s for s in parts.inside if not self._is_seldom(head, s)))
             inside = self._without_strays(parts.inside, items)
             stray = head not in inside
             if stray:
@@ -136,6 +139,10 @@ class Scheduler:
             width *= float(extent) if extent.is_number else 1.0
             current = self._next_parallel(statements, across)
         return width
+
+    def _is_seldom(self, head: Statement, other: Statement) -> bool:
+        """Does a statement run so much more often that a table before it has no say in its loops?"""
+        return self.loops.iterations(other) >= FEW * self.loops.iterations(head)
 
     def _without_strays(self, inside: tuple[Statement, ...], items: Sequence[Statement]) -> tuple[Statement, ...]:
         """Leave what only later nests read to them, so that it need not be kept."""
