@@ -388,18 +388,91 @@ static inline double jc_erf_f64(double x) {
     return z >= 1.0 ? y : jc_fuse_f64(x, p, x);
 }
 
+/* ----------------------------------------------------------------------------------------------------------------- sin and cos */
+
+/* 32 bits from bit `shift` on of two words, and the upper half of a product. */
+static inline uint32_t jc_straddle(uint32_t high, uint32_t low, uint32_t shift) { return (high << shift) | (low >> 1 >> (31 - shift)); }
+static inline uint32_t jc_upper_product(uint32_t a, uint32_t b) { return (uint32_t)((uint64_t)a * b >> 32); }
+
+/* |x| = k π/2 + r, |r| <= π/4, on the whole line (Payne and Hanek, 1983), in integers; returns k, of which the low two bits count. With
+ * |x| = m 2^e, m of 24 bits, |x| 2/π is wanted modulo 4: m times those 96 bits of 2/π whose weights start at 2^(1-e), for bits above them
+ * give multiples of 4. They lie in the words j..j+3 of 2/π (after 34 zeros), shifted left by e mod 32. j = 1 + e/32 is 0 to 4, and choices
+ * by its three bits take the place of a table. The upper 64 bits of the product are k, rounded, and a signed fraction of π/2, whose upper
+ * 22 and next 31 bits are two exact floats. Below 2^-9, r is |x|. */
+static inline uint32_t jc_quadrant_f32(float x, float *r) {
+    float z = __builtin_fabsf(x);
+    uint32_t u = jc_bits_f32(z), m = (u & 0x007fffffu) | 0x00800000u, s = (u >> 23) - 118u, t = s & 31u;
+    uint32_t g0 = s & 128u ? 0x7d4d3770u : s & 64u ? 0x9391054au : 0x00000000u;
+    uint32_t g1 = s & 128u ? 0x36d8a566u : s & 64u ? 0x7f09d5f4u : 0x28be60dbu;
+    uint32_t g2 = s & 128u ? 0x4f10e410u : s & 64u ? 0x7d4d3770u : 0x9391054au;
+    uint32_t g3 = s & 128u ? 0x7f9458eau : s & 64u ? 0x36d8a566u : 0x7f09d5f4u;
+    uint32_t g4 = s & 128u ? 0u : s & 64u ? 0x4f10e410u : 0x7d4d3770u;
+    uint32_t h0 = s & 32u ? g1 : g0, h1 = s & 32u ? g2 : g1, h2 = s & 32u ? g3 : g2, h3 = s & 32u ? g4 : g3;
+    uint32_t a = jc_straddle(h0, h1, t), b = jc_straddle(h1, h2, t), c = jc_straddle(h2, h3, t);
+    uint32_t last = jc_upper_product(m, c), low = m * b + last, high = m * a + jc_upper_product(m, b) + (low < last ? 1u : 0u);
+    uint32_t k = (high + 0x20000000u) >> 30;
+    int32_t whole = (int32_t)(high - (k << 30)), upper = (whole + 128) >> 8;
+    int32_t rest = (int32_t)(((uint32_t)whole - ((uint32_t)upper << 8)) << 23 | low >> 9);
+    float f = (float)upper, y = jc_madd_f32(f, -0x1.777a5cp-47f, (float)rest * 0x1.921fb6p-53f);
+    *r = z < 0x1p-9f ? z : jc_fuse_once_f32(f, 0x1.921fb6p-22f, y);
+    return z < 0x1p-9f ? 0u : k;
+}
+
+/* The sine of r + k π/2. On |r| <= π/4: r + r³ S(r²), 2^-28.0 of sin, and 1 - r²/2 + r⁴ C(r²), 2^-33.1, of degree 2 both. */
+static inline float jc_turned_sin_f32(float r, uint32_t k) {
+    float w = r * r, p = -0x1.9955aep-13f, q = 0x1.99e0f2p-16f;
+    p = jc_madd_f32(p, w, 0x1.11077cp-7f);
+    p = jc_madd_f32(p, w, -0x1.555546p-3f);
+    q = jc_madd_f32(q, w, -0x1.6c0c1ap-10f);
+    q = jc_madd_f32(q, w, 0x1.55554ap-5f);
+    float y = k & 1u ? jc_fuse_f32(w * w, q, jc_fuse_f32(w, -0.5f, 1.0f)) : jc_fuse_f32(r * w, p, r);
+    return jc_float_f32(jc_bits_f32(y) ^ (k & 2u) << 30);
+}
+
+/* NaN at the infinities. */
+static inline float jc_sin_f32(float x) {
+    float r;
+    uint32_t k = jc_quadrant_f32(x, &r);
+    float y = jc_turned_sin_f32(r, k);
+    y = jc_float_f32(jc_bits_f32(y) ^ (jc_bits_f32(x) & 0x80000000u));
+    return __builtin_fabsf(x) < __builtin_inff() ? y : __builtin_nanf("");
+}
+static inline float jc_cos_f32(float x) {
+    float r;
+    uint32_t k = jc_quadrant_f32(x, &r);
+    float y = jc_turned_sin_f32(r, k + 1u);
+    return __builtin_fabsf(x) < __builtin_inff() ? y : __builtin_nanf("");
+}
+
+/* ----------------------------------------------------------------------------------------------------------------------- power */
+
+/* x^y = exp(y log |x|) in double, which leaves one rounding to float: 0.51 ulp. Infinite factors count as the largest finite ones, so that
+ * 1^y and x^0 are 1; y counts as 0 where x is 1. The sign is that of x where y is odd; below 0 NaN where y is not whole. All is arithmetic
+ * of bits, with no truth value that depends on x alone, which would keep gcc 12 from vectorising a loop over y. What does depend on x
+ * alone, the logarithm, is taken before such a loop. */
+static inline float jc_pow_f32(float x, float y) {
+    double l = jc_log_f64((double)__builtin_fabsf(x));
+    uint64_t w = jc_bits_f64(l);
+    uint32_t v = jc_bits_f32(y) & (0u - (uint32_t)(x != 1.0f));
+    w -= (w << 1) == 0xffe0000000000000u;
+    v -= (v << 1) == 0xff000000u;
+    float e = jc_float_f32(v), r = (float)jc_exp_f64((double)e * jc_float_f64(w)), half = 0.5f * e;
+    float odd = __builtin_floorf(half) == half ? 1.0f : x, part = __builtin_floorf(e) == e ? 1.0f : x;
+    odd = __builtin_floorf(e) == e ? odd : 1.0f;
+    r = jc_float_f32(jc_bits_f32(r) ^ (jc_bits_f32(odd) & 0x80000000u));
+    r = (part < 0.0f) & (part > -__builtin_inff()) ? __builtin_nanf("") : r;
+    return e == 0.0f ? 1.0f : r;
+}
+
 /* -------------------------------------------------------------------------- libm: right on the whole line, but not vectorised */
 
-/* sin, cos and tan need a reduction by as many bits of π as the argument is large, which no short branch-free code does. Float errors
- * measured with glibc 2.36: at most 1.8 ulp. */
+/* Float errors measured with glibc 2.36: at most 1.8 ulp. */
 #define JC_LIBM(name) \
     static inline float jc_##name##_f32(float x) { return name##f(x); } \
     static inline double jc_##name##_f64(double x) { return name(x); }
 #define JC_LIBM_WIDE(name) /* libm's float versions err by 2.5 ulp and more */ \
     static inline float jc_##name##_f32(float x) { return (float)name((double)x); } \
     static inline double jc_##name##_f64(double x) { return name(x); }
-JC_LIBM(sin)
-JC_LIBM(cos)
 JC_LIBM(tan)
 JC_LIBM(asin)
 JC_LIBM(acos)
@@ -413,9 +486,10 @@ JC_LIBM_WIDE(erfc)
 JC_LIBM_WIDE(lgamma)
 #undef JC_LIBM
 #undef JC_LIBM_WIDE
+static inline double jc_sin_f64(double x) { return sin(x); }
+static inline double jc_cos_f64(double x) { return cos(x); }
 static inline float jc_atan2_f32(float y, float x) { return atan2f(y, x); }
 static inline double jc_atan2_f64(double y, double x) { return atan2(y, x); }
-static inline float jc_pow_f32(float x, float y) { return powf(x, y); }
 static inline double jc_pow_f64(double x, double y) { return pow(x, y); }
 
 /* --------------------------------------------------------------------------------------------------------- integers of an index */
