@@ -19,7 +19,6 @@
 #include "jaccomp.h"
 
 #define EXPORT __attribute__((visibility("default")))
-#define CHUNK 16384
 #define HUGE_PAGE ((size_t)1 << 21)
 
 typedef float lane __attribute__((vector_size(64), may_alias));

@@ -23,7 +23,7 @@ from jaccomp.errors import BuildError
 
 SOURCE = Path(__file__).with_name("limits.c")
 FUNCTIONS = ("exp", "tanh", "erf", "log")
-PIECES = (512, 4096, 32768)
+PIECES = (512, 4096, 32768, 1 << 20)
 """Bytes that a thread reads or writes before it turns to the other."""
 PRODUCT = 2048
 

@@ -18,8 +18,10 @@ from numpy.typing import NDArray
 
 ROUNDS = 5
 FEWEST = 3
-"""Timed calls a visit, at least: with the rounds, medians are of at least 15."""
+"""Timed calls a visit, at least: with the rounds, medians are of at least 15, but where a call is long."""
 MOST = 50
+LONG = 1.0
+"""Seconds from which on a call is timed once a visit and warms up for none."""
 SAMPLED = 64
 
 Results = Sequence[NDArray[Any]]
@@ -62,6 +64,8 @@ def rotations(names: Sequence[str], rounds: int = ROUNDS) -> list[tuple[str, ...
 
 def calls_a_visit(estimate: float, share: float) -> int:
     """How many timed calls of `estimate` seconds fit into a visit's `share`, within bounds; one more is not timed."""
+    if estimate > LONG:
+        return 1
     return max(FEWEST, min(MOST, int(share / max(estimate, 1e-9)) - 1))
 
 
@@ -116,7 +120,8 @@ def _visit(one: Entry, timed: Timed, calls: int, settle: float, clock: Callable[
     collecting = gc.isenabled()
     gc.disable()
     try:
-        _once(one, timed, clock)
+        if calls > 1:
+            _once(one, timed, clock)
         timed.milliseconds += [_once(one, timed, clock) / 1e6 for _ in range(calls)]
     except Exception as error:
         timed.failure = failure(error)
