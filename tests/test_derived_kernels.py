@@ -1,4 +1,4 @@
-"""Derived layers are compiled like others: forward first, and what is derived from them in turn when it is asked for."""
+"""Derived layers are compiled like others: forward first, what is derived from them in turn when it is asked for."""
 
 from __future__ import annotations
 

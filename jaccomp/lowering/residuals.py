@@ -1,20 +1,25 @@
-"""What a forward call keeps for its pullback: statistics are kept, elementwise values recomputed.
+"""What a forward call keeps for its pullback: statistics and slopes are kept, values recomputed.
 
 The joint program has both the layer's outputs and its cotangents. Everything that sees no cotangent can be computed
 forward; of that, what the backward half reads is either kept, if it is a reduction no larger than the layer's own
-arrays, or computed again from what is kept (attention's scores, for one, are larger than all inputs together).
+arrays, or computed again from what is kept (attention's scores, for one, are larger than all inputs together). A costly
+slope by which a cotangent is multiplied element by element is kept in place of what it is computed from: to write and
+read it takes less time than one exponential does.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import sympy as sp
 
 from jaccomp.algebra.cost import typical_values
+from jaccomp.calculus.functions import Finite, HalfStep, Step
 from jaccomp.domains import at_most_one
-from jaccomp.program import Equation, Program, live, reads
+from jaccomp.lowering.share import CHEAP
+from jaccomp.notation import Access
+from jaccomp.program import Equation, Labels, Program, Tensor, accesses, live, reads
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +34,7 @@ class Halves:
 
 def split(joint: Program, outputs: Sequence[str], cotangents: Sequence[str]) -> Halves:
     """The joint program (inputs x..., ct_y... -> y..., ct_x...) cut into its halves. Names stay the same in both."""
+    joint, slopes = _with_slopes(joint, outputs, cotangents)
     seeds = [name for name in joint.inputs if name in cotangents]
     primal_inputs = tuple(name for name in joint.inputs if name not in cotangents)
     backward: dict[str, Equation] = {}
@@ -40,7 +46,7 @@ def split(joint: Program, outputs: Sequence[str], cotangents: Sequence[str]) -> 
     for name in grads:
         if name in ahead:
             backward[name] = ahead.pop(name)
-    kept, again = _choose(joint, outputs, primal_inputs, backward, ahead)
+    kept, again = _choose(joint, outputs, primal_inputs, backward, ahead, slopes)
     fwd_outputs = (*outputs, *kept)
     fwd = live(_only(joint, primal_inputs, fwd_outputs, tuple(ahead.values())))
     forward = live(_only(joint, primal_inputs, tuple(outputs), tuple(ahead.values())))
@@ -49,6 +55,60 @@ def split(joint: Program, outputs: Sequence[str], cotangents: Sequence[str]) -> 
     given = tuple(name for name in (*primal_inputs, *outputs, *kept) if name in read)
     bwd = live(_only(joint, (*given, *seeds), grads, tuple(needed)))
     return Halves(forward, fwd, bwd, kept)
+
+
+def _with_slopes(joint: Program, outputs: Sequence[str], cotangents: Sequence[str]) -> tuple[Program, frozenset[str]]:
+    """The joint program with an equation for each costly slope by which a cotangent is multiplied, and their names.
+
+    ct_x[n] = ct_y[n] (σ(x[n]) + x[n] σ(x[n]) σ(-x[n]))   ->   slope[n] = σ(x[n]) + ...;  ct_x[n] = ct_y[n] slope[n]
+
+    Only where it is the cotangent's one use of what the forward call knows: then it is read in place of its inputs.
+    """
+    equations: list[Equation] = []
+    new: dict[str, Tensor] = {}
+    for equation in joint.equations:
+        slope = None if equation.target in outputs else _slope(joint, equation, cotangents)
+        if slope is None:
+            equations.append(equation)
+            continue
+        tensor = Tensor(f"slope{len(new)}", joint.tensor(equation.target).shape)
+        new[tensor.name] = tensor
+        (term,) = equation.terms
+        seen = sp.Mul(*(f for f in sp.Mul.make_args(term.body) if f not in sp.Mul.make_args(slope)))
+        equations.append(Equation(tensor.name, equation.axes, (replace(term, body=slope),)))
+        equations.append(replace(equation, terms=(replace(term, body=seen * tensor[equation.axes]),)))
+    if not new:
+        return joint, frozenset()
+    joint = joint.with_equations(equations, new.values())
+    return replace(joint, labels=_labelled(joint, new)), frozenset(new)
+
+
+def _labelled(joint: Program, new: Iterable[str]) -> Labels:
+    """Labels that call new tensors by their own names, or by ones that nothing else has."""
+    names = dict(joint.labels.names)
+    for name in new:
+        label = name
+        while label in names.values():
+            label += "_"
+        names[name] = label
+    return replace(joint.labels, names=names)
+
+
+def _slope(joint: Program, equation: Equation, cotangents: Sequence[str]) -> sp.Expr | None:
+    """The factors of a map of one cotangent that a forward call can compute, if they hold a costly function."""
+    if not equation.is_map or equation.target not in joint.outputs:
+        return None
+    factors = sp.Mul.make_args(equation.terms[0].body)
+    seeds = [f for f in factors if isinstance(f, Access) and f.name in cotangents]
+    rest = [f for f in factors if f not in seeds and accesses(f)]
+    inside = [a for f in rest for a in accesses(f)]
+    known = all(a.name in joint.inputs and a.name not in cotangents and a.indices == equation.axes for a in inside)
+    if len(seeds) != 1 or seeds[0].indices != equation.axes or not inside or not known:
+        return None
+    costly = any(
+        isinstance(n, sp.Function) and not isinstance(n, CHEAP) for f in rest for n in sp.preorder_traversal(f)
+    )
+    return sp.Mul(*rest) if costly else None
 
 
 def _only(
@@ -69,6 +129,7 @@ def _choose(
     primal_inputs: tuple[str, ...],
     backward: Mapping[str, Equation],
     ahead: Mapping[str, Equation],
+    slopes: frozenset[str],
 ) -> tuple[tuple[str, ...], frozenset[str]]:
     """(what is kept beside inputs and outputs, what is computed again)."""
     values = typical_values(joint)
@@ -79,7 +140,7 @@ def _choose(
         name = equation.target
         if name not in wanted or name in outputs:
             continue
-        if _is_kept(joint, equation, values, primal_inputs):
+        if name in slopes or _is_kept(joint, equation, values, primal_inputs):
             kept.add(name)
         else:
             again.add(name)
