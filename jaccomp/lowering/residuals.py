@@ -105,9 +105,8 @@ def _slope(joint: Program, equation: Equation, cotangents: Sequence[str]) -> sp.
     known = all(a.name in joint.inputs and a.name not in cotangents and a.indices == equation.axes for a in inside)
     if len(seeds) != 1 or seeds[0].indices != equation.axes or not inside or not known:
         return None
-    costly = any(
-        isinstance(n, sp.Function) and not isinstance(n, CHEAP) for f in rest for n in sp.preorder_traversal(f)
-    )
+    functions = [n for f in rest for n in sp.preorder_traversal(f) if isinstance(n, sp.Function)]
+    costly = any(not isinstance(n, (*CHEAP, Step, HalfStep, Finite)) for n in functions)
     return sp.Mul(*rest) if costly else None
 
 

@@ -88,7 +88,7 @@ class Scheduler:
                 parts = split(items, cls, self.loops.classes, self._may_run_in_parallel)
             if head not in parts.inside:
                 continue
-            if self._is_for_tables(head, items):
+            if is_table(head) and len(head.loops) == 1:  # one line, which is kept at no cost
                 parts = replace(parts, inside=tuple(s for s in parts.inside if not self._is_seldom(head, s)))
             inside = self._without_strays(parts.inside, items)
             stray = head not in inside
@@ -139,11 +139,6 @@ class Scheduler:
             width *= float(extent) if extent.is_number else 1.0
             current = self._next_parallel(statements, across)
         return width
-
-    def _is_for_tables(self, head: Statement, items: Sequence[Statement]) -> bool:
-        """Is a statement a table, or read by nothing but tables?"""
-        readers = [s for s in items if s is not head and any(a.name == head.target.name for a in s.reads())]
-        return is_table(head) or (bool(readers) and all(map(is_table, readers)))
 
     def _is_seldom(self, head: Statement, other: Statement) -> bool:
         """Does a statement run so much more often that a table before it has no say in its loops?"""
