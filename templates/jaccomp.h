@@ -94,33 +94,31 @@ static inline double jc_half_step_f64(double x) { return x > 0.0 ? 1.0 : x == 0.
 
 /* ------------------------------------------------------------------------------------------------------- exp and its relatives */
 
-/* x = n ln 2 + r, |r| <= ln(2)/2 (Cody and Waite, 1980). Returns q = e^r - 1 = r + r² P(r); *n receives n in its low bits, above
- * them those of 1.5 times 2^23 or 2^52, which the shift of jc_pow2 drops. |x| must be far below 2^22.
+/* x = n ln 2 + r, |r| <= ln(2)/2 (Cody and Waite, 1980). jc_exp_rest is r, jc_exp_reduced q = e^r - 1 = r + r² P(r); *n receives n in
+ * its low bits, above them those of 1.5 times 2^23 or 2^52, which the shift of jc_pow2 drops. |x| must be far below 2^22.
  * P: degree 5, r² P in error by 2^-31.1 of q for f32; degree 9, 2^-55.6 for f64. */
-static inline float jc_exp_reduced_f32(float x, float bounded, uint32_t *n) {
+static inline float jc_exp_rest_f32(float x, float bounded, uint32_t *n) {
     float t = jc_fuse_f32(bounded, 0x1.715476p+0f, 0x1.8p23f), k = t - 0x1.8p23f;
     float h = jc_fuse_f32(k, -0x1.62e400p-1f, x);                     /* 15 bits of ln 2: the product is exact */
-    float r = jc_fuse_f32(k, -0x1.7f7d1cp-20f, h);
-    float p = 0x1.9e779ep-13f;
+    *n = jc_bits_f32(t);
+    return jc_fuse_f32(k, -0x1.7f7d1cp-20f, h);
+}
+static inline float jc_exp_reduced_f32(float x, float bounded, uint32_t *n) {
+    float r = jc_exp_rest_f32(x, bounded, n), p = 0x1.9e779ep-13f;
     p = jc_madd_f32(p, r, 0x1.6d3a50p-10f);
     p = jc_madd_f32(p, r, 0x1.1112d6p-7f);
     p = jc_madd_f32(p, r, 0x1.5554f8p-5f);
     p = jc_madd_f32(p, r, 0x1.555554p-3f);
     p = jc_madd_f32(p, r, 0.5f);
-    *n = jc_bits_f32(t);
     return jc_fuse_f32(r * r, p, r);
 }
 /* As precise for e^r alone: P of degree 4, 2^-28.1 of e^r. */
 static inline float jc_exp_short_f32(float x, float bounded, uint32_t *n) {
-    float t = jc_fuse_f32(bounded, 0x1.715476p+0f, 0x1.8p23f), k = t - 0x1.8p23f;
-    float h = jc_fuse_f32(k, -0x1.62e400p-1f, x);
-    float r = jc_fuse_f32(k, -0x1.7f7d1cp-20f, h);
-    float p = 0x1.6a5cc4p-10f;
+    float r = jc_exp_rest_f32(x, bounded, n), p = 0x1.6a5cc4p-10f;
     p = jc_madd_f32(p, r, 0x1.123e54p-7f);
     p = jc_madd_f32(p, r, 0x1.5558a4p-5f);
     p = jc_madd_f32(p, r, 0x1.55548ap-3f);
     p = jc_madd_f32(p, r, 0x1.fffffcp-2f);
-    *n = jc_bits_f32(t);
     return jc_fuse_f32(r * r, p, r);
 }
 static inline double jc_exp_reduced_f64(double x, double bounded, uint64_t *n) {

@@ -2,7 +2,7 @@
 
    A sum in one vector waits for each addition before the next begins; several vectors, added up in a fixed order at the end, do
    not. A result that outgrows the cache is stored past it, which takes aligned addresses: such a loop begins with the part of a
-   vector that comes before the first of them. Parts of vectors are read and written under a mask. */
+   vector that comes before the first of them. */
 #ifndef JC_LANES_INCLUDED
 #define JC_LANES_INCLUDED
 #include <stddef.h>
@@ -23,8 +23,8 @@ typedef double jc_lanes_f64 __attribute__((vector_size(JC_LANE_BYTES)));
 typedef int32_t jc_marks_f32 __attribute__((vector_size(JC_LANE_BYTES)));
 typedef int64_t jc_marks_f64 __attribute__((vector_size(JC_LANE_BYTES)));
 
-/* Reads and writes of the first n lanes; the lanes beyond are 0 when read: by gcc's masked builtin where there is one. Masked stores
-   beside stores past the cache cost 100 ns each on Zen 4, so parts are stored number by number. */
+/* The first n lanes, the others 0: by gcc's masked builtin where there is one. Masked stores beside stores past the cache cost 100 ns each
+   on Zen 4, so parts are stored number by number. */
 #if defined(__AVX512F__) && defined(__GNUC__) && !defined(__clang__)
 static inline jc_lanes_f32 jc_load_part_f32(const float *p, ptrdiff_t n) {
     return __builtin_ia32_loadups512_mask(p, (jc_lanes_f32){0}, (uint16_t)((1u << n) - 1));
@@ -74,8 +74,7 @@ JC_HALVES(double, int64_t, f64)
 #undef JC_HALVES
 
 /* jc_streams: is an array of `whole` stored past the cache, from `place` on? jc_before: how many values come before the first aligned
-   place, if the array of `whole` outgrows the cache. jc_first: the first n lanes,
-   0 in the others. jc_total: all lanes of n vectors. */
+   place, if the array of `whole` outgrows the cache. jc_first: the first n lanes, 0 in the others. jc_total: all lanes of n vectors. */
 #define JC_LANES(T, U, suffix, builtin) \
 static inline jc_lanes_##suffix jc_load_##suffix(const T *p) { jc_lanes_##suffix v; memcpy(&v, p, sizeof v); return v; } \
 static inline void jc_store_##suffix(T *p, jc_lanes_##suffix v) { memcpy(p, &v, sizeof v); } \

@@ -17,11 +17,9 @@
 #if defined(__GNUC__) && !defined(__clang__) && __GNUC__ >= 9 && (defined(__AVX512F__) || (defined(__AVX2__) && defined(__FMA__)))
 #define JC_PRODUCT 1
 #if defined(__AVX512F__)
-#define JC_TILE_BYTES 64
 #define JC_TILE_ROWS 8
 #define JC_TILE_VECTORS 2
 #else
-#define JC_TILE_BYTES 32
 #define JC_TILE_ROWS 4
 #define JC_TILE_VECTORS 3
 #endif
@@ -36,18 +34,17 @@
 /* Which lines the tile asks for while it works: `at`, then every `step` bytes, `period` times, then as many again `chunk` bytes on. */
 typedef struct { uintptr_t at; ptrdiff_t step, chunk, period, done, group; } jc_ahead;
 
-#if defined(JC_STREAM_BYTES) && JC_STREAM_BYTES == JC_TILE_BYTES && JC_TILE_BYTES == 64
+#if defined(JC_STREAM_BYTES) && JC_STREAM_BYTES == JC_LANE_BYTES && JC_LANE_BYTES == 64
 #define JC_TILE_STREAMS 1
 #else
 #define JC_TILE_STREAMS 0
 #endif
 
 #define JC_PRODUCT_OF(real, whole, suffix, stream)                                                                                \
-typedef real jc_lanes_##suffix __attribute__((vector_size(JC_TILE_BYTES)));                                                       \
-typedef real jc_line_##suffix __attribute__((vector_size(JC_TILE_BYTES), aligned(sizeof(real)), may_alias));                      \
-typedef whole jc_picks_##suffix __attribute__((vector_size(JC_TILE_BYTES)));                                                      \
+typedef real jc_line_##suffix __attribute__((vector_size(JC_LANE_BYTES), aligned(sizeof(real)), may_alias));                      \
+typedef whole jc_picks_##suffix __attribute__((vector_size(JC_LANE_BYTES)));                                                      \
 enum {                                                                                                                            \
-    jc_width_##suffix = JC_TILE_BYTES / sizeof(real),                                                                             \
+    jc_width_##suffix = JC_LANE_BYTES / sizeof(real),                                                                             \
     jc_panel_##suffix = JC_TILE_VECTORS * jc_width_##suffix,                                                                      \
     jc_depth_##suffix = JC_TILE_DEPTH / sizeof(real),                                                                             \
 };                                                                                                                                \
