@@ -19,12 +19,13 @@ from jaccomp.program import AXES, Program, accesses
 if TYPE_CHECKING:
     from jaccomp.layer import Layer
 
+MAIN: tuple[Role, ...] = ("forward", "fwd", "bwd")
 ROLES_OF: dict[str, tuple[Role, ...]] = {
-    "main": ("forward", "fwd", "bwd"),
+    "main": MAIN,
     "forward": ("forward",),
-    "pullback": ("forward", "fwd", "bwd"),
+    "pullback": MAIN,
     "tangent": ("jvp",),
-    "whole": ("forward", "fwd", "bwd", "jvp"),
+    "whole": (*MAIN, "jvp"),
 }
 SUFFIX_OF = {"pullback": "_vjp", "tangent": "_jvp"}
 """What is added to a layer's name for a module that is built on demand."""
@@ -32,45 +33,37 @@ SUFFIX_OF = {"pullback": "_vjp", "tangent": "_jvp"}
 
 def bundle(layer: Layer, part: str, dtypes: Sequence[str]) -> Bundle:
     """What the frame spells: with no dtypes, the programs alone."""
-    if part == "forward":
-        return _forward(layer, dtypes)
-    halves = pipeline.halves(layer.derivation)
-    # Where nothing is kept forward serves fwd; where something is, a kernel that never stores it is the faster forward.
-    wanted = tuple(role for role in ROLES_OF[part] if role != "fwd" or halves.residuals)
-    programs: dict[Role, Program] = {"forward": halves.forward, "fwd": halves.fwd, "bwd": halves.bwd}
-    if "jvp" in wanted:
-        programs["jvp"] = pipeline.tangent(layer.prepared)
+    programs, wanted, residuals = _programs(layer, part)
     lowered: dict[Role, Kernel] = {role: lower(programs[role]) for role in wanted} if dtypes else {}
     return Bundle(
         name=layer.name + SUFFIX_OF.get(part, ""),
         programs=programs,
         kernels={(role, dtype): emit_kernel(k, role, dtype) for role, k in lowered.items() for dtype in dtypes},  # type: ignore[arg-type]
-        residuals=halves.residuals,
+        residuals=residuals,
         formulas=_formulas(layer) if part != "tangent" and layer.is_written else {},
         equations=tuple(equation_text(layer.program, e) for e in layer.program.equations),
         doc=layer.doc,
         spec_hash=hashlib.sha256(layer.serialise().encode()).hexdigest(),
         layer=layer.name,
         any_axes=layer.program.any_axes,
-        inplace=_elementwise(halves.forward),
+        inplace=_elementwise(programs["forward"]),
     )
 
 
-def _forward(layer: Layer, dtypes: Sequence[str]) -> Bundle:
-    """The layer alone, and nothing derived from it: what a derived layer is compiled to at first."""
-    program = pipeline.forward(layer.program)
-    kernel = lower(program) if dtypes else None
-    return Bundle(
-        name=layer.name,
-        programs={"forward": program},
-        kernels={("forward", dtype): emit_kernel(kernel, "forward", dtype) for dtype in dtypes} if kernel else {},  # type: ignore[arg-type]
-        equations=tuple(equation_text(layer.program, e) for e in layer.program.equations),
-        doc=layer.doc,
-        spec_hash=hashlib.sha256(layer.serialise().encode()).hexdigest(),
-        layer=layer.name,
-        any_axes=layer.program.any_axes,
-        inplace=_elementwise(program),
-    )
+def _programs(layer: Layer, part: str) -> tuple[dict[Role, Program], tuple[Role, ...], tuple[str, ...]]:
+    """The programs of a part, those that get kernels, and what fwd keeps.
+
+    For forward alone nothing is derived from the layer: it is what a derived layer is compiled to at first.
+    """
+    if part == "forward":
+        return {"forward": pipeline.computable(layer.program)}, ROLES_OF[part], ()
+    halves = pipeline.halves(layer.derivation)
+    # Where nothing is kept forward serves fwd; where something is, a kernel that never stores it is the faster forward.
+    wanted = tuple(role for role in ROLES_OF[part] if role != "fwd" or halves.residuals)
+    programs: dict[Role, Program] = {"forward": halves.forward, "fwd": halves.fwd, "bwd": halves.bwd}
+    if "jvp" in wanted:
+        programs["jvp"] = pipeline.tangent(layer.prepared)
+    return programs, wanted, halves.residuals
 
 
 def _elementwise(program: Program) -> tuple[tuple[str, str], ...]:

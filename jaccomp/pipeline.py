@@ -82,12 +82,11 @@ def halves(derivation: Derivation) -> Halves:
         equations=(*before, *backward.equations),
         tensors=(*backward.tensors, *(declared[e.target] for e in before)),
     )
-    joint = stabilise(live(_ordered(joint)))
-    return split(joint, program.outputs, derivation.seeds)
+    return split(computable(joint), program.outputs, derivation.seeds)
 
 
-def forward(program: Program) -> Program:
-    """A derived program as it is computed: what its derivation made of it, stabilised, with nothing but its results."""
+def computable(program: Program) -> Program:
+    """A program as it is computed: in order, with nothing but what its results need, stabilised."""
     return stabilise(live(_ordered(program)))
 
 

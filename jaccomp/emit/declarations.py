@@ -17,7 +17,7 @@ INTEGER = {
     "jc_floordiv": 2, "jc_ceildiv": 2, "jc_mod": 2, "jc_min": 2, "jc_max": 2, "jc_lower": 2, "jc_upper": 2,
     "jc_blocks": 2,
 }  # fmt: skip
-LANES = {
+OF_A_DTYPE = {
     "load": "{lanes} {name}(const {real} *)",
     "load_part": "{lanes} {name}(const {real} *, Py_ssize_t)",
     "store": "void {name}({real} *, {lanes})",
@@ -28,9 +28,19 @@ LANES = {
     "total": "{real} {name}(const {lanes} *, int)",
     "streams": "bint {name}(const {real} *, Py_ssize_t)",
     "before": "Py_ssize_t {name}(const {real} *, Py_ssize_t, Py_ssize_t)",
+    "beside": "{real} *{name}({real} *, {real} *, Py_ssize_t, Py_ssize_t)",
+    "leave": "void {name}({real} *, const {real} *, Py_ssize_t)",
+    "copy": "void {name}({real} *, const {real} *, Py_ssize_t, Py_ssize_t)",
+    "fill": "void {name}({real} *, Py_ssize_t, {real})",
+    "order": "{whole} {name}({real})",
+    "later": "{whole} {name}({whole}, {whole})",
+    "ordered": "{real} {name}({whole})",
+    "gemm": "void {name}(bint, bint, Py_ssize_t, Py_ssize_t, Py_ssize_t, {real}, const {real} *, Py_ssize_t, "
+    "const {real} *, Py_ssize_t, bint, {real} *, Py_ssize_t, Py_ssize_t)",
+    "contract": "void {name}({real} *, const {real} *, const {real} *, {real}, bint, const Py_ssize_t *)",
 }
-"""Functions over whole vectors, which Cython takes for numbers."""
-MEMORY = {
+"""Functions of one dtype that are none of numbers alone; whole vectors Cython takes for numbers."""
+OTHERS = {
     "jc_small": "ctypedef struct jc_small:\n        pass",
     "jc_bytes": "size_t jc_bytes(Py_ssize_t, size_t)",
     "jc_alloc": "void *jc_alloc(size_t)",
@@ -39,11 +49,7 @@ MEMORY = {
     "jc_run_nest": "int jc_run_nest(int (*)(void *, Py_ssize_t, Py_ssize_t, Py_ssize_t) noexcept nogil, void *, "
     "Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t)",
     "jc_return": "void jc_return(jc_small *, void *)",
-}
-ORDER = {
-    "order": "{whole} {name}({real})",
-    "later": "{whole} {name}({whole}, {whole})",
-    "ordered": "{real} {name}({whole})",
+    "jc_stream_fence": "void jc_stream_fence()",
 }
 BINARY = ("max", "min", "pow", "atan2")
 
@@ -67,31 +73,11 @@ def declarations(text: str, header: str) -> str:
 def _function(name: str) -> list[str]:
     if name in INTEGER:
         return [f"Py_ssize_t {name}({', '.join(['Py_ssize_t'] * INTEGER[name])})"]
-    if name in MEMORY:
-        return MEMORY[name].split("\n")
-    kind = "float" if name.endswith("_f32") else "double"
-    stem = name.removeprefix("jc_").removesuffix("_f32").removesuffix("_f64")
-    whole = "int32_t" if kind == "float" else "int64_t"
-    if stem in LANES:
-        return [LANES[stem].format(name=name, real=kind, lanes="lanes_f32" if kind == "float" else "lanes_f64")]
-    if stem in ORDER:
-        return [ORDER[stem].format(name=name, real=kind, whole=whole)]
-    if name == "jc_stream_fence":
-        return [f"void {name}()"]
-    if stem == "beside":
-        return [f"{kind} *{name}({kind} *, {kind} *, Py_ssize_t, Py_ssize_t)"]
-    if stem == "leave":
-        return [f"void {name}({kind} *, const {kind} *, Py_ssize_t)"]
-    if stem == "copy":
-        return [f"void {name}({kind} *, const {kind} *, Py_ssize_t, Py_ssize_t)"]
-    if stem == "fill":
-        return [f"void {name}({kind} *, Py_ssize_t, {kind})"]
-    if stem == "gemm":
-        sizes = "Py_ssize_t, Py_ssize_t, Py_ssize_t"
-        operand = f"const {kind} *, Py_ssize_t"
-        return [
-            f"void {name}(bint, bint, {sizes}, {kind}, {operand}, {operand}, bint, {kind} *, Py_ssize_t, Py_ssize_t)"
-        ]
-    if stem == "contract":
-        return [f"void {name}({kind} *, const {kind} *, const {kind} *, {kind}, bint, const Py_ssize_t *)"]
+    if name in OTHERS:
+        return OTHERS[name].split("\n")
+    suffix = "f32" if name.endswith("_f32") else "f64"
+    kind, whole = {"f32": ("float", "int32_t"), "f64": ("double", "int64_t")}[suffix]
+    stem = name.removeprefix("jc_").removesuffix(f"_{suffix}")
+    if stem in OF_A_DTYPE:
+        return [OF_A_DTYPE[stem].format(name=name, real=kind, whole=whole, lanes=f"lanes_{suffix}")]
     return [f"{kind} {name}({', '.join([kind] * (2 if stem in BINARY else 1))})"]

@@ -191,9 +191,7 @@ class Row:
         if source is None or leaf.target.name not in self.scope.kernel.program.outputs:
             return None
         self.streams = True
-        whole = self.scope.kernel.buffer(leaf.target.name).elements
-        self.sizes |= whole.free_symbols
-        return render("copy.pyx.j2", **values, source=source, whole=self.spelling.integer(whole))
+        return render("copy.pyx.j2", **values, source=source, whole=self._elements(leaf.target.name))
 
     def _vectors(self, loop: Loop, top: bool) -> str | None:
         """A loop of plain arithmetic, over whole vectors and the parts at its ends."""
@@ -211,15 +209,14 @@ class Row:
         self.streams = self.streams or bool(streams)
         whole = Lanes(loop.index, sums, streams, lane if found.steps > 1 else "0")
         part = Lanes(loop.index, sums, streams, "0", count)
-        equations = [n.equation for n in walk(loop) if isinstance(n, LEAVES) and n.equation is not None]
-        wanted = self._wanted_sums(loop)
+        lower, upper = self._bounds(loop)
         return render(
             "vectors.pyx.j2",
-            comments=self.scope.comments(equations) if top else [],
+            comments=self._comments(loop) if top else [],
             dtype=self.dtype,
             index=self.symbols[loop.index],
-            lower=self.spelling.bound(loop.lower, largest=True),
-            upper=self.spelling.bound(loop.upper, largest=False),
+            lower=lower,
+            upper=upper,
             step=step,
             start=start,
             stop=stop,
@@ -227,16 +224,15 @@ class Row:
             count=count,
             steps=found.steps,
             width=f"{found.steps} * JC_LANES_{self.dtype}" if found.steps > 1 else f"JC_LANES_{self.dtype}",
-            length=self._length(loop),
-            sums=[{"lanes": name, "target": self.access(t), "wanted": wanted[t]} for t, name in sums.items()],
+            length=upper if lower == "0" else f"{upper} - ({lower})",
+            sums=[
+                {"lanes": name, "target": self.access(target), "wanted": self._wanted(found.sums[target])}
+                for target, name in sums.items()
+            ],
             streams=[self._stream(target, name, loop.index, start) for target, name in streams.items()],
             body=self._in_lanes(loop.body, whole),
             part=self._in_lanes(loop.body, part),
         )
-
-    def _length(self, loop: Loop) -> str:
-        lower, upper = self.spelling.bound(loop.lower, largest=True), self.spelling.bound(loop.upper, largest=False)
-        return upper if lower == "0" else f"{upper} - ({lower})"
 
     def _in_lanes(self, block: Block, lanes: Lanes) -> str:
         self.lanes = lanes
@@ -244,27 +240,25 @@ class Row:
         self.lanes = None
         return text
 
-    def _wanted_sums(self, loop: Loop) -> dict[Access, str]:
-        """For each sum of a loop when it is wanted; nothing where it always is."""
-        result: dict[Access, str] = {}
-        for node in loop.body.nodes:
-            outputs = node.outputs if isinstance(node, Guard) else ()
-            for leaf in walk(node):
-                if isinstance(leaf, LEAVES):
-                    result[leaf.target] = self._wanted(outputs)
-        return result
-
     def _stream(self, target: Access, name: str, index: sp.Symbol, start: str) -> dict[str, str]:
         """Where an output begins in a loop, and the elements of all of it."""
         at = sp.Symbol(start, integer=True)
         self.symbols[at] = start
-        whole = self.scope.kernel.buffer(target.name).elements
+        return {"name": name, "place": self._place(target, index, at), "whole": self._elements(target.name)}
+
+    def _elements(self, name: str) -> str:
+        """How many elements an array has, whose sizes the row function then needs."""
+        whole = self.scope.kernel.buffer(name).elements
         self.sizes |= whole.free_symbols
-        return {"name": name, "place": self._place(target, index, at), "whole": self.spelling.integer(whole)}
+        return self.spelling.integer(whole)
+
+    def _at(self, access: Access, offset: sp.Expr) -> str:
+        """A pointer into the array of an access."""
+        name = str(self.symbols[sp.Symbol(access.name)])
+        return name if offset == 0 else f"{name} + {self.spelling.integer(offset, ADD)}"
 
     def _place(self, access: Access, index: sp.Symbol, at: sp.Symbol) -> str:
-        offset = sp.expand(self.inner_offset(access).xreplace({index: at}))
-        return f"{self.symbols[sp.Symbol(access.name)]} + {self.spelling.integer(offset, ADD)}"
+        return self._at(access, sp.expand(self.inner_offset(access).xreplace({index: at})))
 
     def _loaded(self, access: Access, lanes: Lanes) -> str:
         place = self._place(access, lanes.index, lanes.index)
@@ -296,14 +290,14 @@ class Row:
         at = sp.Symbol(first, integer=True)
         self.symbols[at] = first
         spelled = [self._line(line, loop.index, at, f"{last} - {first}") for line in found]
-        equations = [n.equation for n in walk(loop) if isinstance(n, LEAVES) and n.equation is not None]
+        lower, upper = self._bounds(loop)
         return render(
             "stream.pyx.j2",
-            comments=self.scope.comments(equations) if top else [],
+            comments=self._comments(loop) if top else [],
             dtype=self.dtype,
             index=self.symbols[loop.index],
-            lower=self.spelling.bound(loop.lower, largest=True),
-            upper=self.spelling.bound(loop.upper, largest=False),
+            lower=lower,
+            upper=upper,
             length=LINE,
             first=first,
             last=last,
@@ -317,14 +311,12 @@ class Row:
         self.lines.append((name, into, LINE * line.stride))
         for place, target in enumerate(line.targets):
             self.places[target] = f"{into}[{self.spelling.integer(line.stride * (index - first) + place)}]"
-        whole = self.scope.kernel.buffer(line.name).elements
-        self.sizes |= whole.free_symbols
         return {
             "name": name,
             "into": into,
             "place": self._place(line.targets[0], index, first),
             "count": count if line.stride == 1 else f"{line.stride} * ({count})",
-            "whole": self.spelling.integer(whole),
+            "whole": self._elements(line.name),
             "wanted": self._wanted(line.outputs),
         }
 
@@ -333,11 +325,17 @@ class Row:
         at = found.first(self.inner_offset(access))
         if at is None:
             return None
-        name = str(self.symbols[sp.Symbol(access.name)])
-        return name if at == 0 else f"{name} + {self.spelling.integer(at, ADD)}"
+        return self._at(access, at)
+
+    def _comments(self, loop: Loop) -> list[str]:
+        """The equations that a loop computes."""
+        return self.scope.comments(n.equation for n in walk(loop) if isinstance(n, LEAVES) and n.equation is not None)
+
+    def _bounds(self, loop: Loop) -> tuple[str, str]:
+        return self.spelling.bound(loop.lower, largest=True), self.spelling.bound(loop.upper, largest=False)
 
     def _range(self, loop: Loop) -> str:
-        lower, upper = self.spelling.bound(loop.lower, largest=True), self.spelling.bound(loop.upper, largest=False)
+        lower, upper = self._bounds(loop)
         return upper if lower == "0" else f"{lower}, {upper}"
 
     def _loop(self, loop: Loop, top: bool) -> str:
@@ -345,16 +343,15 @@ class Row:
             found = attempt(loop, top)
             if found is not None:
                 return found
-        equations = [n.equation for n in walk(loop) if isinstance(n, LEAVES) and n.equation is not None]
         tiled = any(isinstance(n, Contract) for n in walk(loop))
         values = {
-            "comments": self.scope.comments(equations) if top and not tiled else [],
+            "comments": self._comments(loop) if top and not tiled else [],
             "index": self.symbols[loop.index],
             "body": self.block(loop.body, top and tiled),
         }
         if loop.stop is None:
             return render("loop.pyx.j2", **values, range=self._range(loop))
-        lower, upper = self.spelling.bound(loop.lower, largest=True), self.spelling.bound(loop.upper, largest=False)
+        lower, upper = self._bounds(loop)
         step = self.spelling.integer(loop.step)
         last = f"jc_min({values['index']} + {step}, {upper})"
         bounds = {"lower": lower, "upper": upper, "step": step}
@@ -461,10 +458,8 @@ class Row:
         rows = [", ".join(self.spelling.integer(e) for e in row) for row in found.rows]
         self.plans[name] = sum(len(row) for row in found.rows)
         target, left, right = (
-            f"{self.symbols[sp.Symbol(a.name)]} + {self.spelling.integer(at, ADD)}" if at != 0
-            else str(self.symbols[sp.Symbol(a.name)])
-            for a, at in zip((node.target, node.left, node.right), found.starts, strict=True)
-        )  # fmt: skip
+            self._at(a, at) for a, at in zip((node.target, node.left, node.right), found.starts, strict=True)
+        )
         return render(
             "product.pyx.j2",
             comments=self.scope.comments([node.equation] if node.equation is not None else []),
@@ -503,7 +498,6 @@ class Row:
             )
         start = {i: self._start(s, k) for s in (rows, columns) for k, i in enumerate(s.indices)}
         at = sp.expand(offset.xreplace(start))
-        name = self.symbols[sp.Symbol(access.name)]
-        pointer = name if at == 0 else f"{name} + {self.spelling.integer(at, ADD)}"
+        pointer = self._at(access, at)
         transposed = column != 1
         return pointer, self.spelling.integer(column if transposed else row), transposed

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import sympy as sp
 
 from jaccomp.lowering.affine import slope
-from jaccomp.lowering.ir import LEAVES, Assign, Block, Guard, Loop, leaf_accesses, walk
+from jaccomp.lowering.ir import LEAVES, Assign, Block, Guard, Loop, leaf_accesses, walk, wanted_nodes
 from jaccomp.notation import Access
 
 LINE = 512
@@ -23,10 +23,9 @@ LINE = 512
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """Places that a loop writes one after the other: `targets[r]` starts at `start + r` and moves by their number."""
+    """Places that a loop writes one after the other: each iteration all `targets`, in their order."""
 
     targets: tuple[Access, ...]
-    start: sp.Expr
     outputs: tuple[str, ...]
 
     @property
@@ -59,8 +58,10 @@ def lines(loop: Loop, candidates: Collection[str]) -> tuple[Line, ...]:
     if loop.stop is not None or any(isinstance(n, Loop) for n in walk(loop.body)):
         return ()
     found: dict[tuple[str, int, sp.Expr, tuple[str, ...]], dict[int, Access]] = {}
-    for leaf, outputs in _assigned(loop.body, ()):
-        if leaf.target.name not in candidates or leaf.target.is_integer or not leaf.target.indices:
+    for leaf, outputs in wanted_nodes(loop.body):
+        if not isinstance(leaf, Assign) or leaf.target.name not in candidates:
+            continue
+        if leaf.target.is_integer or not leaf.target.indices:
             continue
         (offset,) = leaf.target.indices
         step = slope(offset, loop.index)
@@ -71,18 +72,7 @@ def lines(loop: Loop, candidates: Collection[str]) -> tuple[Line, ...]:
         key = (leaf.target.name, int(step), sp.expand(start - place), outputs)
         found.setdefault(key, {})[place] = leaf.target
     return tuple(
-        Line(tuple(places[r] for r in range(step)), start, outputs)
-        for (_, step, start, outputs), places in found.items()
+        Line(tuple(places[r] for r in range(step)), outputs)
+        for (_, step, _, outputs), places in found.items()
         if sorted(places) == list(range(step))
     )
-
-
-def _assigned(block: Block, outputs: tuple[str, ...]) -> list[tuple[Assign, tuple[str, ...]]]:
-    """The assignments that run in every iteration in which their outputs are wanted."""
-    result: list[tuple[Assign, tuple[str, ...]]] = []
-    for node in block.nodes:
-        if isinstance(node, Assign):
-            result.append((node, outputs))
-        elif isinstance(node, Guard) and not node.constraints and not outputs:
-            result += _assigned(node.body, node.outputs)
-    return result

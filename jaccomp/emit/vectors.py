@@ -16,21 +16,21 @@ import sympy as sp
 
 from jaccomp.emit.cse import Definition
 from jaccomp.lowering.affine import slope
-from jaccomp.lowering.ir import Accumulate, Assign, Block, Guard, Loop
+from jaccomp.lowering.ir import Accumulate, Assign, Loop, wanted_nodes
 from jaccomp.notation import Access
 from jaccomp.program import accesses
 
-SUMS = 8
-"""Vectors that sums may take of the registers of any machine."""
+SUMS = 16
+"""Vectors that the sums of a loop may take of the registers."""
 AT_ONCE = 4
 """Vectors of one step: enough additions under way to hide how long one takes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Vectors:
-    """A loop over vectors: the locals it adds to, the places it assigns, and how many vectors one step takes."""
+    """A loop over vectors: the locals it adds to, for which outputs, what it assigns, and the vectors of one step."""
 
-    sums: tuple[Access, ...]
+    sums: dict[Access, tuple[str, ...]]
     assigned: tuple[Access, ...]
     steps: int
 
@@ -55,12 +55,13 @@ def vectors(loop: Loop, local_names: Collection[str]) -> Vectors | None:
     """An innermost loop over contiguous arrays that holds nothing but sums, differences and products; else None."""
     if loop.stop is not None:
         return None
-    sums: dict[Access, None] = {}
+    sums: dict[Access, tuple[str, ...]] = {}
     assigned: dict[Access, None] = {}
-    leaves = _leaves(loop.body)
-    if not leaves:
-        return None
-    for leaf in leaves:
+    leaves: list[Assign | Accumulate] = []
+    for leaf, outputs in wanted_nodes(loop.body):
+        if not isinstance(leaf, Assign | Accumulate):
+            return None
+        leaves.append(leaf)
         target = leaf.target
         if not _is_arithmetic(leaf.value, loop.index) or not moves(leaf.value, loop.index) or target.is_integer:
             return None
@@ -69,33 +70,16 @@ def vectors(loop: Loop, local_names: Collection[str]) -> Vectors | None:
         if target.name in local_names or not target.indices:
             if not isinstance(leaf, Accumulate) or target.name not in local_names:
                 return None
-            sums[target] = None
+            sums[target] = outputs
         elif slope(target.indices[0], loop.index) != 1 or target.indices[0].has(Access):
             return None
         elif isinstance(leaf, Assign):
             assigned[target] = None
     read = {a.name for leaf in leaves for a in accesses(leaf.value)}
     written = [leaf.target.name for leaf in leaves if leaf.target not in sums]
-    if {s.name for s in sums} & read or len(set(written)) != len(written) or set(written) & read:
+    if not leaves or {s.name for s in sums} & read or len(set(written)) != len(written) or set(written) & read:
         return None
-    steps = AT_ONCE if not sums else max(1, min(AT_ONCE, 2 * SUMS // len(sums)))
-    return Vectors(tuple(sums), tuple(assigned), steps if sums else 1)
-
-
-def _leaves(block: Block, inside: bool = False) -> list[Assign | Accumulate]:
-    """The statements of a loop that run in each iteration where outputs are wanted; none if there are others."""
-    result: list[Assign | Accumulate] = []
-    for node in block.nodes:
-        if isinstance(node, Guard) and not node.constraints and not inside:
-            found = _leaves(node.body, True)
-            if not found:
-                return []
-            result += found
-        elif isinstance(node, Assign | Accumulate):
-            result.append(node)
-        else:
-            return []
-    return result
+    return Vectors(sums, tuple(assigned), max(1, min(AT_ONCE, SUMS // len(sums))) if sums else 1)
 
 
 def _is_arithmetic(expr: sp.Expr, index: sp.Symbol) -> bool:

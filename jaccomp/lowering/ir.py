@@ -271,6 +271,15 @@ def walk(node: Node) -> Iterator[Node]:
         yield from walk(node.body)
 
 
+def wanted_nodes(block: Block) -> Iterator[tuple[Node, tuple[str, ...]]]:
+    """The nodes of a block, and the outputs of which one must be wanted for each to run; none where it always does."""
+    for node in block.nodes:
+        if isinstance(node, Guard) and not node.constraints:
+            yield from ((inner, node.outputs) for inner in node.body.nodes)
+        else:
+            yield node, ()
+
+
 def leaf_accesses(node: Leaf) -> tuple[Access, ...]:
     """Every access of a leaf, its targets first."""
     found: dict[Access, None] = {}

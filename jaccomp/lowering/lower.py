@@ -34,10 +34,14 @@ def lower(program: Program) -> Kernel:
     """The kernel that computes a program: equations solved for loops, fused, tiled, stored and split over threads."""
     base = split_terms(collapse(unravel(rename_bounds(live(program)))))
     values = typical(base)
-    kernels = [_best(relieve(tabulate(inline(name_operands(base, outer=True)), values), values))]
-    if any("_left" in b.name for b in kernels[0].temporaries):
-        kernels.append(_best(relieve(tabulate(inline(name_operands(base, outer=False)), values), values)))
-    return min(kernels, key=_kept)
+
+    def kernel(outer: bool) -> Kernel:
+        return _best(relieve(tabulate(inline(name_operands(base, outer)), values), values))
+
+    found = kernel(outer=True)
+    if not any("_left" in b.name for b in found.temporaries):
+        return found
+    return min((found, kernel(outer=False)), key=_kept)
 
 
 def _best(prepared: Program) -> Kernel:

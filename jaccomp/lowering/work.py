@@ -10,7 +10,8 @@ from __future__ import annotations
 import sympy as sp
 
 from jaccomp.calculus.functions import Expm1, Finite, HalfStep, InverseRoot, Log1p, Sigmoid, Softplus, Step
-from jaccomp.lowering.affine import bounds_of, index_set
+from jaccomp.lowering.fusion import loop_bounds
+from jaccomp.lowering.share import CHEAP
 from jaccomp.lowering.statements import Statement
 
 PRODUCT = 1
@@ -21,7 +22,7 @@ BY_DATA = 32
 DIVISION = 4
 VECTOR = 12
 LIBM = 500
-SMALL = (sp.Abs, sp.sign, sp.floor, sp.ceiling, sp.Max, sp.Min, Step, HalfStep, InverseRoot, Finite)
+SMALL = (*CHEAP, Step, HalfStep, InverseRoot, Finite)
 INLINE = (sp.exp, sp.log, sp.tanh, sp.erf, Sigmoid, Softplus, Log1p, Expm1)
 """Functions of a few instructions, and those that the header vectorises; any other is libm's."""
 
@@ -37,11 +38,9 @@ def _iterations(statement: Statement) -> sp.Expr:
     for index in statement.loops:
         if statement.chosen is not None and index == statement.chosen[0]:
             continue
-        others = [i for i in statement.loops if i != index]
-        alone = [c for c in statement.domain if not index_set(c.expr, others)]
-        lower, upper = bounds_of(index, alone)
-        if lower and upper:
-            extent *= sp.expand(upper[0] - lower[0])
+        bounds = loop_bounds(statement, index)
+        if bounds is not None:
+            extent *= sp.expand(bounds[1][0] - bounds[0][0])
     return extent
 
 
