@@ -55,5 +55,17 @@ def test_what_is_derived_from_a_derived_layer_is_built_when_it_is_asked_for() ->
     assert np.vdot(pullback(seed)[0], seed) == pytest.approx(np.vdot(tangent, seed))  # a Hessian is its own transpose
 
 
+@pytest.mark.parametrize("name", ["linear", "sum_pool"])
+def test_a_long_sum_of_rows_is_no_single_chain_of_additions(name: str) -> None:
+    """A chain of 32,768 equal float32 additions is wrong by 2167 ulp; chains of 128 and 256 by at most 384."""
+    rows = np.full((32768, 4), 0.1, np.float32)
+    if name == "linear":
+        x, w, b = (np.ones(shape, np.float32) for shape in ((32768, 3), (4, 3), (4,)))
+        found = jc.compile(layers.get(name)).vjp(x, w, b)[1](rows, wrt=("b",))[2]
+    else:
+        found = jc.compile(layers.get(name))(rows[None])[0]
+    np.testing.assert_allclose(found, rows.astype(np.float64).sum(0), rtol=384 * np.finfo(np.float32).eps)
+
+
 def _tuple(value: Any) -> tuple[Any, ...]:
     return tuple(value) if isinstance(value, tuple) else (value,)

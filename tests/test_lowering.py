@@ -421,6 +421,17 @@ def test_sums_over_the_rows_of_a_product_leave_it_its_columns() -> None:
     assert [(len(f.parallel), f.partials) for f in multiplies] == [(2, ())]
 
 
+def test_sums_of_rows_are_taken_in_two_levels() -> None:
+    """y[i] = Σ_b x[b,i], 128 rows to a part"""
+    x, y = Tensor("x0", (N, D)), Tensor("v0", (D,))
+    kernel = lower(cases.program("columns", (x, y), Equation("v0", (i,), (Term(x[b, i], (b,), in_range(b, N)),))))
+    (function,) = kernel.functions
+    (parts,) = [n for n in walk(function.body) if isinstance(n, Loop) and n.mode == "tile"]
+    assert (parts.step, parts.upper) == (128, (N,))
+    (part,) = function.scratch
+    assert part.shape == (function.parallel[0].step,)
+
+
 @pytest.mark.parametrize(
     "body",
     [

@@ -26,6 +26,9 @@ from jaccomp.lowering.ir import (
 from jaccomp.lowering.statements import Statement
 from jaccomp.lowering.tiling import Loops
 
+PART_ROWS = 128
+"""So many rows are added up before they are added to the rest: at 16,384 rows both chains are as long."""
+
 
 class Body:
     """Writes the body of one nest, level by level."""
@@ -155,13 +158,50 @@ class Body:
                     best = (score, self.loops.classes.of(index))
         if best is None:
             index = next(i for i in self._serial_loops(head) if loop_bounds(head, i) is not None)
-            loop, inner = self.loops.peel([head], self.loops.classes.of(index), "serial")
-            return [replace(loop, body=self.block(inner))], [s for s in items if s is not head]
+            return [self._loop([head], self.loops.classes.of(index))], [s for s in items if s is not head]
         parts = split(items, best[1], self.loops.classes, joins)
-        loop, inner = self.loops.peel(parts.inside, best[1], "serial")
         nodes = list(self.block(parts.before).nodes) if parts.before else []
-        nodes.append(replace(loop, body=self.block(inner)))
+        nodes.append(self._loop(parts.inside, best[1]))
         return nodes, list(parts.after)
+
+    def _loop(self, statements: Sequence[Statement], cls: sp.Symbol) -> Node:
+        if all(self._adds_rows(s, cls) for s in statements):
+            return self._in_parts(statements, cls)
+        loop, inner = self.loops.peel(statements, cls, "serial")
+        return replace(loop, body=self.block(inner))
+
+    def _adds_rows(self, statement: Statement, cls: sp.Symbol) -> bool:
+        """Does each iteration add one row to a row of sums, none of which a register can hold?"""
+        index = self.loops.index(statement, cls)
+        others = tuple(i for i in statement.loops if i != index)
+        return (
+            statement.product is None
+            and statement.action == "accumulate"
+            and statement.reducer == "sum"
+            and statement.injective
+            and not statement.guards
+            and not any({index, *others} <= c.expr.free_symbols for c in statement.domain)
+            and len(others) == 1
+            and others == statement.target_indices()
+            and statement.target.name not in self.loops.made
+        )
+
+    def _in_parts(self, statements: Sequence[Statement], cls: sp.Symbol) -> Node:
+        """Sums of rows in two levels, since one chain of additions loses digits with its length.
+
+        for n: b[o] += y[n,o]   ->   for n0 by 128: { part[o] = 0; for n: part[o] += y[n,o]; b[o] += part[o] }
+        """
+        loop, inner = self.loops.tile(statements, cls, sp.Integer(PART_ROWS))
+        fills, sums, adds = [], [], []
+        for s in inner:
+            part = self.loops.scratch(s.target, "part")
+            axes = s.target_indices()
+            domain = tuple(c for c in s.domain if not index_set(c.expr, [i for i in s.loops if i not in axes]))
+            over = replace(s, loops=axes, domain=domain, guards=())
+            fills.append(replace(over, target=part, action="assign", value=sp.S.Zero))
+            sums.append(replace(s, target=part))
+            adds.append(replace(over, value=part))
+        return replace(loop, body=self.block([*fills, *sums, *adds]))
 
     def _in_row(self, statement: Statement) -> Node:
         """What is scattered to one row, where it lies in the tile."""

@@ -71,7 +71,7 @@ def _lowered(prepared: Program) -> Kernel:
     tensors = (*prepared.tensors, *extra)
     loops = Loops(classes(made, prepared.inputs), {t.name: t.shape for t in tensors}, typical(prepared))
     nests = Scheduler(loops, _capacity(prepared)).nests(made)
-    where = layouts(prepared, tensors, nests, loops)
+    where = layouts(prepared, (*tensors, *loops.made.values()), nests, loops)
     functions = tuple(_function(nest, where, number, made) for number, nest in enumerate(nests))
     buffers = [layout.buffer for layout in where.values()]
     kernel = Kernel(

@@ -23,7 +23,8 @@ from jaccomp.lowering.ir import (
     Loop,
 )
 from jaccomp.lowering.statements import Statement
-from jaccomp.program import Constraint, index_symbol
+from jaccomp.notation import Access
+from jaccomp.program import Constraint, Kind, Tensor, index_symbol, value_symbol
 
 Shapes = Mapping[str, tuple[sp.Expr, ...]]
 CHAIN_TILE = 64
@@ -51,6 +52,14 @@ class Loops:
         self.tiles: dict[sp.Symbol, tuple[sp.Symbol, sp.Expr]] = {}
         self.in_tile: dict[sp.Symbol, sp.Symbol] = {}
         self.hints: dict[sp.Symbol, tuple[str, int, str]] = {}
+        self.made: dict[str, Tensor] = {}
+
+    def scratch(self, like: Access, suffix: str) -> Access:
+        """A tensor of one nest, of the shape of another, read where that one is."""
+        name = f"{like.name}_{suffix}{len(self.made)}"
+        dtype: Kind = "int64" if like.is_integer else "real"
+        self.made[name] = Tensor(name, self.shapes[like.name], dtype)
+        return Access(value_symbol(name, dtype), *like.indices)
 
     def symbol(self, like: sp.Symbol) -> sp.Symbol:
         self.fresh += 1
