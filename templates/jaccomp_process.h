@@ -188,7 +188,7 @@ static inline size_t jc_bytes(ptrdiff_t n, size_t size) { return ((size_t)(n > 0
 #define JC_BLOCK_WORK 65536                      /* the work that is worth a block */
 #define JC_MOST_BLOCKS 64                        /* enough for any machine, few enough to cost nothing */
 #define JC_SPIN 100000                           /* nanoseconds that a thread looks for more to do before it sleeps */
-#define JC_WAKE 8000000                          /* the work that is worth waking a thread at once, and */
+#define JC_WAKE 4000000                          /* the work that is worth waking a thread at once, and */
 #define JC_BURST 1000000                         /* nanoseconds from one call to the next in which less is */
 
 /* A nest runs in blocks of iterations, which its sizes alone decide: the same bits at any number of threads. */
@@ -212,7 +212,10 @@ typedef struct jc_job {
     jc_share_of share[JC_MOST_BLOCKS] __attribute__((aligned(64)));
 } jc_job;
 
+typedef struct { pthread_t thread; int slept; } jc_helper;    /* the CPU that it last ran on, if it sleeps; else -1 */
+
 static pthread_mutex_t jc_team_lock = PTHREAD_MUTEX_INITIALIZER;
+static jc_helper jc_members[JC_MOST_BLOCKS];
 static pthread_cond_t jc_team_more = PTHREAD_COND_INITIALIZER;
 static jc_job *jc_jobs;                          /* those that want helpers */
 static int jc_helpers, jc_asleep, jc_wanted;     /* threads; those of them that sleep; jobs in the list */
@@ -256,8 +259,40 @@ static inline long long jc_now(void) {
     return (long long)now.tv_sec * 1000000000 + now.tv_nsec;
 }
 
-static inline void *jc_help(void *nothing) {
-    (void)nothing;
+#if defined(__linux__) && defined(CPU_COUNT)
+static inline int jc_here(void) { return sched_getcpu(); }
+static inline int jc_others(cpu_set_t *set, int here) {
+    if (sched_getaffinity(0, sizeof *set, set) || CPU_COUNT(set) < 2) return 0;
+    CPU_CLR(here, set);
+    return 1;
+}
+#else
+static inline int jc_here(void) { return -1; }
+#endif
+
+/* Linux may leave a thread that begins or wakes behind its caller on one CPU for milliseconds, while others are idle. So it is kept off
+   the caller's CPU: when it begins, and when it last ran there. Under the lock. */
+static inline void jc_begin_elsewhere(pthread_attr_t *attributes) {
+#if defined(__linux__) && defined(CPU_COUNT)
+    cpu_set_t others;
+    if (jc_others(&others, jc_here())) pthread_attr_setaffinity_np(attributes, sizeof others, &others);
+#else
+    (void)attributes;
+#endif
+}
+
+static inline void jc_wake_elsewhere(void) {
+#if defined(__linux__) && defined(CPU_COUNT)
+    cpu_set_t others;
+    const int here = jc_here();
+    for (int i = 0; i < jc_helpers; ++i)
+        if (jc_members[i].slept == here && jc_others(&others, here))
+            pthread_setaffinity_np(jc_members[i].thread, sizeof others, &others);
+#endif
+}
+
+static inline void *jc_help(void *self) {
+    jc_helper *helper = self;
     const char *policy = getenv("OMP_WAIT_POLICY");
     const long long spin = policy && (policy[0] == 'p' || policy[0] == 'P') ? 0 : JC_SPIN;
     for (;;) {
@@ -265,12 +300,18 @@ static inline void *jc_help(void *nothing) {
         while (spin && !__atomic_load_n(&jc_wanted, __ATOMIC_RELAXED) && jc_now() < until)
             for (int i = 0; i < 32 && !__atomic_load_n(&jc_wanted, __ATOMIC_RELAXED); ++i) jc_pause();
         pthread_mutex_lock(&jc_team_lock);
-        while (!jc_jobs) {
+        if (!jc_jobs) {
             ++jc_asleep;
+            helper->slept = jc_here();
             pthread_cond_wait(&jc_team_more, &jc_team_lock);
+            helper->slept = -1;
             --jc_asleep;
         }
         jc_job *job = jc_jobs;
+        if (!job) {                              /* it was done before this thread woke: look out for the next one */
+            pthread_mutex_unlock(&jc_team_lock);
+            continue;
+        }
         const int own = ++job->joined;
         __atomic_add_fetch(&job->inside, 1, __ATOMIC_RELAXED);
         if (own + 1 >= job->workers) jc_leave(job);
@@ -283,14 +324,16 @@ static inline void *jc_help(void *nothing) {
 
 /* One more thread, which no signal interrupts: those are Python's to handle. Under the lock. */
 static inline int jc_start_helper(void) {
-    pthread_t thread;
+    jc_helper *helper = &jc_members[jc_helpers];
     pthread_attr_t detached;
     sigset_t all, before;
     if (pthread_attr_init(&detached)) return -1;
     pthread_attr_setdetachstate(&detached, PTHREAD_CREATE_DETACHED);
+    jc_begin_elsewhere(&detached);
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
-    const int failed = pthread_create(&thread, &detached, jc_help, NULL);
+    helper->slept = -1;
+    const int failed = pthread_create(&helper->thread, &detached, jc_help, helper);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     pthread_attr_destroy(&detached);
     jc_helpers += !failed;
@@ -345,6 +388,7 @@ static int jc_run_blocks(jc_task task, void *context, ptrdiff_t total, ptrdiff_t
     while (*at) at = &(*at)->next;
     *at = &job;
     __atomic_add_fetch(&jc_wanted, 1, __ATOMIC_RELAXED);
+    if (jc_asleep) jc_wake_elsewhere();
     for (int i = 1; i < job.workers && i <= jc_asleep; ++i) pthread_cond_signal(&jc_team_more);
     pthread_mutex_unlock(&jc_team_lock);
     jc_work(&job, 0);

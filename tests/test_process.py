@@ -174,6 +174,19 @@ def test_calls_of_several_threads_at_once_give_the_same_bits() -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="affinity is Linux's")
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity") or len(os.sched_getaffinity(0)) < 2, reason="one CPU")
+def test_a_thread_begins_off_the_cpu_of_its_caller() -> None:
+    """Behind its caller on one CPU it would wait for milliseconds, and the caller do all the work alone."""
+    code = """
+        x, n = np.ones((1024, 4096), np.float32), len(os.sched_getaffinity(0))
+        before = set(os.listdir("/proc/self/task"))
+        module("rmsnorm").forward(x, x[0], threads=2)
+        (helper,) = set(os.listdir("/proc/self/task")) - before
+        print(n - len(os.sched_getaffinity(int(helper))))
+    """
+    assert python(code) == "1"
+
+
 def test_threads_default_to_the_cpus_that_a_process_may_use() -> None:
     code = """
         rmsnorm = module("rmsnorm")
