@@ -6,8 +6,8 @@
  * in the first. The lines of the next panel are asked for while the tile works on this one: a product of few rows, which
  * reads much of B for each of its operations, then takes no longer than its arithmetic.
  *
- * Each element of C is a sum over blocks of JC_TILE_DEPTH bytes of k, each a chain of fused multiply-adds in order: its bits depend
- * on k and on nothing else, neither on where a caller cuts m and n, nor on strides. `elements` is the size of the array that C is
+ * Each element of C is a sum over blocks of JC_TILE_CHAIN bytes of k, each a chain of fused multiply-adds in order: short chains lose
+ * less, and its bits depend on k and on nothing else, neither on where a caller cuts m and n, nor on strides. `elements` is the size of the array that C is
  * part of: one that outgrows the caches is written past them where each element is written once. */
 #pragma once
 #include <stddef.h>
@@ -24,6 +24,7 @@
 #define JC_TILE_VECTORS 3
 #endif
 #define JC_TILE_DEPTH 1024
+#define JC_TILE_CHAIN 512
 #define JC_PACKED_ROWS 64      /* rows of A packed on the stack, which a thread's may be expected to hold */
 #define JC_PACKED_MOST 256     /* and elsewhere */
 #define JC_PRODUCT_STREAMED 4194304
@@ -47,6 +48,7 @@ enum {                                                                          
     jc_width_##suffix = JC_LANE_BYTES / sizeof(real),                                                                             \
     jc_panel_##suffix = JC_TILE_VECTORS * jc_width_##suffix,                                                                      \
     jc_depth_##suffix = JC_TILE_DEPTH / sizeof(real),                                                                             \
+    jc_chain_##suffix = JC_TILE_CHAIN / sizeof(real),                                                                             \
 };                                                                                                                                \
 /* Interleaves the first half of the vectors with the second, log2 of `count` times: lane j of vector i comes to place            \
    `count` j + i of them all, which for as many vectors as lanes is their transpose. */                                           \
@@ -110,7 +112,7 @@ static void jc_pack_panel_##suffix(int turned, ptrdiff_t n, ptrdiff_t k, const r
 /* One tile of C, of which `rows` and `columns` are there. Its loops stay loops: unrolled, their sums would be reassociated. */   \
 static __attribute__((noinline)) void jc_tile_##suffix(ptrdiff_t k, const real *restrict a, const real *restrict b, real alpha,   \
         int adds, int streams, real *restrict c, ptrdiff_t down, ptrdiff_t right, ptrdiff_t rows, ptrdiff_t columns, jc_ahead *ahead) {\
-    jc_lanes_##suffix sum[JC_TILE_ROWS][JC_TILE_VECTORS];                                                                         \
+    jc_lanes_##suffix sum[JC_TILE_ROWS][JC_TILE_VECTORS], total[JC_TILE_ROWS][JC_TILE_VECTORS];                                   \
     const ptrdiff_t group = ahead->group;                                                                                         \
     int full = rows >= JC_TILE_ROWS && columns >= jc_panel_##suffix && right == 1;                                                \
     JC_UNROLLED for (int i = 0; i < JC_TILE_ROWS; ++i) JC_UNROLLED for (int j = 0; j < JC_TILE_VECTORS; ++j)                      \
@@ -119,20 +121,30 @@ static __attribute__((noinline)) void jc_tile_##suffix(ptrdiff_t k, const real *
         __builtin_prefetch(c + i * down, 1);                                                                                      \
         __builtin_prefetch(c + i * down + jc_panel_##suffix - 1, 1);                                                              \
     }                                                                                                                             \
-    JC_ROLLED for (ptrdiff_t left = k; left > 0; left -= group) {                                                                 \
-        __builtin_prefetch((const void *)ahead->at, 0, 2);                                                                        \
-        __builtin_prefetch((const void *)(ahead->at + 64), 0, 2);                                                                 \
-        ahead->at += (uintptr_t)ahead->step;                                                                                      \
-        if (++ahead->done == ahead->period) { ahead->done = 0; ahead->at += (uintptr_t)ahead->chunk; }                            \
-        JC_ROLLED for (ptrdiff_t p = left < group ? left : group; p > 0; --p) {                                                   \
-            jc_lanes_##suffix line[JC_TILE_VECTORS];                                                                              \
-            JC_UNROLLED for (int j = 0; j < JC_TILE_VECTORS; ++j)                                                                 \
-                line[j] = *(const jc_line_##suffix *)(b + j * jc_width_##suffix);                                                 \
-            JC_UNROLLED for (int i = 0; i < JC_TILE_ROWS; ++i) JC_UNROLLED for (int j = 0; j < JC_TILE_VECTORS; ++j)              \
-                sum[i][j] += a[i] * line[j];                                                                                      \
-            a += JC_TILE_ROWS;                                                                                                    \
-            b += jc_panel_##suffix;                                                                                               \
+    JC_ROLLED for (ptrdiff_t chain, rest = k; rest > 0; rest -= chain) {                                                          \
+        chain = rest < jc_chain_##suffix ? rest : jc_chain_##suffix;                                                              \
+        JC_ROLLED for (ptrdiff_t left = chain; left > 0; left -= group) {                                                         \
+            __builtin_prefetch((const void *)ahead->at, 0, 2);                                                                    \
+            __builtin_prefetch((const void *)(ahead->at + 64), 0, 2);                                                             \
+            ahead->at += (uintptr_t)ahead->step;                                                                                  \
+            if (++ahead->done == ahead->period) { ahead->done = 0; ahead->at += (uintptr_t)ahead->chunk; }                        \
+            JC_ROLLED for (ptrdiff_t p = left < group ? left : group; p > 0; --p) {                                               \
+                jc_lanes_##suffix line[JC_TILE_VECTORS];                                                                          \
+                JC_UNROLLED for (int j = 0; j < JC_TILE_VECTORS; ++j)                                                             \
+                    line[j] = *(const jc_line_##suffix *)(b + j * jc_width_##suffix);                                             \
+                JC_UNROLLED for (int i = 0; i < JC_TILE_ROWS; ++i) JC_UNROLLED for (int j = 0; j < JC_TILE_VECTORS; ++j)          \
+                    sum[i][j] += a[i] * line[j];                                                                                  \
+                a += JC_TILE_ROWS;                                                                                                \
+                b += jc_panel_##suffix;                                                                                           \
+            }                                                                                                                     \
         }                                                                                                                         \
+        if (chain == k) break;                                                                                                    \
+        JC_UNROLLED for (int i = 0; i < JC_TILE_ROWS; ++i) JC_UNROLLED for (int j = 0; j < JC_TILE_VECTORS; ++j) {                \
+            if (rest < k) sum[i][j] += total[i][j];                                                                               \
+            total[i][j] = sum[i][j];                                                                                              \
+            if (rest > chain) sum[i][j] = (jc_lanes_##suffix){0};                                                                 \
+        }                                                                                                                         \
+        __asm__ volatile("" : "+m"(total));                                                                                       \
     }                                                                                                                             \
     JC_UNROLLED for (int i = 0; i < JC_TILE_ROWS; ++i) JC_UNROLLED for (int j = 0; j < JC_TILE_VECTORS; ++j) sum[i][j] *= alpha;  \
     if (full && streams) {                                                                                                        \
