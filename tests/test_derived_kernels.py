@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import sympy as sp
 
 import jaccomp as jc
 from jaccomp import layers
@@ -53,6 +54,29 @@ def test_what_is_derived_from_a_derived_layer_is_built_when_it_is_asked_for() ->
     _, tangent = kernel.jvp((x, ct), (seed, np.zeros_like(ct)))
     assert len(kernel.modules) == 3
     assert np.vdot(pullback(seed)[0], seed) == pytest.approx(np.vdot(tangent, seed))  # a Hessian is its own transpose
+
+
+def test_the_cotangents_of_an_affine_map_and_its_cross_entropy() -> None:
+    """More rows and classes than a tile has, labels at its borders."""
+    N, D, C = jc.size("N D C")
+    n, c, k = jc.index("n", N), jc.index("c", C), jc.index("k", D)
+    x, W, labels = jc.tensor("x", N, D), jc.tensor("W", C, D), jc.tensor("labels", N, dtype="int64")
+    z, lse, loss = jc.tensor("z", N, C), jc.tensor("lse", N), jc.tensor("loss")
+    equations = [
+        sp.Eq(z[n, c], sp.Sum(W[c, k] * x[n, k], k)),
+        sp.Eq(lse[n], sp.log(sp.Sum(sp.exp(z[n, c]), c))),
+        sp.Eq(loss, sp.Sum(lse[n] - z[n, labels[n]], n) / N),
+    ]
+    layer = jc.Layer("classify", inputs=[x, W, labels], outputs=[loss], equations=equations)
+    a, b, ids = normal(300, 5), normal(513, 5), RNG.integers(0, 513, 300)
+    ids[:6] = 0, 255, 256, 511, 512, 1
+    _, pullback = jc.compile(layer).vjp(a, b, ids)
+    ct_x, ct_w, _ = pullback()
+    logits = a @ b.T
+    p = np.exp(logits - logits.max(1, keepdims=True))
+    ct = (p / p.sum(1, keepdims=True) - np.eye(513)[ids]) / 300
+    np.testing.assert_allclose(ct_x, ct @ b, rtol=1e-11, atol=1e-14)
+    np.testing.assert_allclose(ct_w, ct.T @ a, rtol=1e-11, atol=1e-14)
 
 
 @pytest.mark.parametrize("name", ["linear", "sum_pool"])

@@ -143,6 +143,36 @@ def test_a_cotangent_that_two_products_need_is_computed_in_each_and_never_kept_w
     assert all(not {N, H} <= set(shape) for shape in scratch(kernel).values())
 
 
+def test_the_cotangent_of_logits_is_never_kept_whole() -> None:
+    """What labels subtract is put at its place in one nest, and chosen at every place in the tiles of the other."""
+    x, w, p, ct = Tensor("x0", (N, D)), Tensor("x1", (H, D)), Tensor("x2", (N, H)), Tensor("x4", (N,))
+    labels = Tensor("x3", (N,), "int64")
+    ct_z, ct_x, ct_w = Tensor("ct_v0", (N, H)), Tensor("ct_x0", (N, D)), Tensor("ct_x1", (H, D))
+    put = Term(-ct[i,], (), (Constraint(labels[i,] - j, equality=True),))
+    kernel = lower(
+        cases.program(
+            "logits_bwd", (x, w, p, labels, ct, ct_z, ct_x, ct_w),
+            Equation("ct_v0", (i, j), (Term(ct[i,] * sp.exp(p[i, j])), put)),
+            Equation("ct_x0", (i, j), (Term(ct_z[i, b] * w[b, j], (b,), in_range(b, H)),)),
+            Equation("ct_x1", (i, j), (Term(ct_z[b, i] * x[b, j], (b,), in_range(b, N)),)),
+        )
+    )  # fmt: skip
+    assert kernel.temporaries == ()
+    assert all(not {N, H} <= set(shape) for shape in scratch(kernel).values())
+
+
+def test_rows_of_a_product_that_are_read_again_come_in_larger_tiles_where_there_are_many() -> None:
+    x, w, h, y = Tensor("x0", (N, D)), Tensor("x1", (H, D)), Tensor("v0", (N, H)), Tensor("v1", (N,))
+    equations = (
+        Equation("v0", (i, j), (Term(x[i, b] * w[j, b], (b,), in_range(b, D)),)),
+        Equation("v1", (i,), (Term(sp.exp(h[i, b]), (b,), in_range(b, H)),)),
+    )
+    program = cases.program("rows", (x, w, h, y), *equations)
+    for rows, step in ((512, 64), (4096, 128)):
+        typical = tuple(rows if s == N else 512 for s in program.sizes)
+        assert lower(replace(program, typical=typical)).functions[0].parallel[0].step == step
+
+
 def test_a_cotangent_in_pieces_is_computed_tile_by_tile_in_both_nests() -> None:
     kernel = lower(cases.cell())
     assert kernel.temporaries == ()

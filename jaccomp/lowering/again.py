@@ -33,15 +33,20 @@ def compute_again(program: Program, temporaries: Collection[str]) -> Program:
 
 
 def _is_pointwise(program: Program, name: str) -> bool:
-    """A map, or pieces of one; neither a reduction nor chosen by data."""
+    """A map, or pieces of one; no reduction. Where data puts something, each term is everywhere or at one place."""
     definition = program.definition(name)
     return (
         definition is not None
         and definition.reducer == "sum"
-        and not any(t.bound or c.is_data for t in definition.terms for c in t.domain)
         and not any(t.bound for t in definition.terms)
+        and not _puts_elsewhere(definition)
         and len(definition.axes) > 1
     )
+
+
+def _puts_elsewhere(definition: Equation) -> bool:
+    domains = [c for t in definition.terms for c in t.domain]
+    return any(c.is_data for c in domains) and not all(c.equality for c in domains)
 
 
 class _Copies:
@@ -81,8 +86,9 @@ class _Copies:
 
     def _written_out(self, name: str) -> Equation:
         """The definition of `name`, with what it reads beside its own place, thus in another tile, written into it."""
-        definition = self.program.definition(name)
-        assert definition is not None
+        found = self.program.definition(name)
+        assert found is not None
+        definition = _as_map(found)
         beside = self._beside(definition)
         while beside:
             where: dict[sp.Expr, sp.Expr] = {a: m for other in beside for a, m in self._meanings(definition, other)}
@@ -106,6 +112,22 @@ class _Copies:
         assert inner is not None
         read = dict.fromkeys(a for t in definition.terms for a in accesses(t.body) if a.name == name)
         return [(a, instantiate(inner, a.indices, 0)[0].body) for a in read]
+
+
+def _as_map(definition: Equation) -> Equation:
+    """What data puts at places of its own, as a choice at every place: then it can be computed in any tile.
+
+    ct[n,c] = y[n,c];  ct[n,c] += a[n] where c = label[n]   ->   ct[n,c] = y[n,c] + {a[n] if c = label[n], else 0}
+    """
+    if not any(c.is_data for t in definition.terms for c in t.domain):
+        return definition
+    return replace(definition, terms=(Term(sp.Add(*(_chosen(t) for t in definition.terms))),))
+
+
+def _chosen(term: Term) -> sp.Expr:
+    if not term.domain:
+        return term.body
+    return sp.Piecewise((term.body, sp.And(*(sp.Eq(c.expr, 0) for c in term.domain))), (0, True))
 
 
 def _way(equation: Equation, name: str) -> Way:

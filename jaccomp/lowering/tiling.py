@@ -28,14 +28,17 @@ from jaccomp.program import Constraint, Kind, Tensor, index_symbol, value_symbol
 
 Shapes = Mapping[str, tuple[sp.Expr, ...]]
 CHAIN_TILE = 64
+READ_TILE = 128
 PRODUCT_TILE = 256
+"""Rows of a tile of products: of those whose rows are read again at once; the same, if there are many rows and no
+product of a product; of others."""
 VECTOR_TILE = 4096
 COLUMN_TILE = 64
 OWNERS = 16
 OWNED_ELEMENTS = 1 << 19
 """Rows that others are scattered into: so many tiles, as each goes through all the data, and none that holds less."""
 PARTS = 16
-"""A sum in register tiles is cut into so many parts, less those that the loops around it make."""
+"""Tiles that threads can share. A sum in register tiles is cut into so many, less those that loops around it make."""
 LEAST_TILE = 8
 TILE_ELEMENTS = 1 << 20
 """What the rows of one tile may hold where sizes are as the layer says is typical; a tile has at least `LEAST_TILE`."""
@@ -218,9 +221,15 @@ class Loops:
     def _tile_rows(self, statements: Sequence[Statement], cls: sp.Symbol) -> int:
         products = {s.target.name for s in statements if s.product is not None}
         if products:
-            chained = any(products & {a.name for a in s.reads()} for s in statements)
-            return min(CHAIN_TILE if chained else PRODUCT_TILE, self._rows_that_fit(statements, cls))
+            return min(self._product_rows(statements, cls, products), self._rows_that_fit(statements, cls))
         return VECTOR_TILE if all(len(s.loops) == 1 for s in statements) else COLUMN_TILE
+
+    def _product_rows(self, statements: Sequence[Statement], cls: sp.Symbol, products: set[str]) -> int:
+        if not any(products & {a.name for a in s.reads()} for s in statements):
+            return PRODUCT_TILE
+        made = {s.target.name for s in statements}
+        many = self.extent(statements[0], self.index(statements[0], cls)) >= PARTS * READ_TILE
+        return READ_TILE if many and not any(made & set(_operands(s)) for s in statements) else CHAIN_TILE
 
 
 def _operands(statement: Statement) -> tuple[str, ...]:
