@@ -6,6 +6,7 @@ import keyword
 import math
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,9 @@ from sympy import And, Eq, KroneckerDelta, Max, Min, Mod, Piecewise, Product, Su
 import jaccomp.notation as jc
 from jaccomp import check, layers
 from jaccomp.layer import Layer
+from jaccomp.lowering import lower
 from jaccomp.normalise import normalise
+from jaccomp.pipeline import derive, halves, prepare
 from jaccomp.program import Program, verify
 from jaccomp.reference.interpreter import evaluate
 from jaccomp.spec import Spec, make_spec
@@ -350,6 +353,29 @@ def test_the_program_is_the_same_up_to_names(name: str) -> None:
     expected = canonical_part(normalise(spec))
     for seed in range(2):
         assert canonical_part(normalise(renamed(spec, random.Random(f"{name} {seed}")))) == expected
+
+
+@pytest.mark.parametrize(
+    "name",
+    (
+        "layernorm",
+        "cross_entropy",
+        "causal_attention",
+        "conv2d",
+        "lstm_cell",
+        "rope",
+        "maxpool2d",
+        "embedding",
+        "linear",
+    ),
+)
+def test_the_kernels_are_the_same_up_to_names(name: str) -> None:
+    def kernels(spec: Spec) -> list[str]:
+        both = halves(derive(prepare(spec)))
+        return [str(lower(replace(p, name=""))) for p in (both.forward, both.fwd, both.bwd)]
+
+    spec = layers.get(name).spec
+    assert kernels(renamed(spec, random.Random(name))) == kernels(spec)
 
 
 def test_the_order_of_construction_leaves_no_trace() -> None:
