@@ -32,8 +32,11 @@
 #define JC_ROLLED _Pragma("GCC unroll 1")
 #define JC_INLINED static inline __attribute__((always_inline))
 
-/* Which lines the tile asks for while it works: `at`, then every `step` bytes, `period` times, then as many again `chunk` bytes on. */
-typedef struct { uintptr_t at; ptrdiff_t step, chunk, period, done, group; } jc_ahead;
+/* Which lines the tile asks for while it works: `at`, then every `step` bytes, `period` times, then as many again `chunk` bytes on.
+ * Where the next panel lies in rows, it is copied `to` its place meanwhile, row by row until `stop`: rows that are a power of two apart
+ * would drive each other from the second cache before their turn came. */
+typedef struct { uintptr_t at; ptrdiff_t step, chunk, period, done, group; char *to, *stop; } jc_ahead;
+#define JC_ROWS_AHEAD 16
 
 #if defined(JC_STREAM_BYTES) && JC_STREAM_BYTES == JC_LANE_BYTES && JC_LANE_BYTES == 64
 #define JC_TILE_STREAMS 1
@@ -109,6 +112,16 @@ static void jc_pack_panel_##suffix(int turned, ptrdiff_t n, ptrdiff_t k, const r
         jc_turn_##suffix(left ? b + first * ldb : b, ldb, left, k, jc_width_##suffix, panel + first, jc_panel_##suffix);          \
     }                                                                                                                             \
 }                                                                                                                                 \
+/* One row of the next panel. */                                                                                                  \
+JC_INLINED void jc_copy_row_##suffix(jc_ahead *ahead) {                                                                           \
+    if (ahead->to == ahead->stop) return;                                                                                         \
+    const char *from = (const char *)ahead->at;                                                                                   \
+    __builtin_prefetch((const void *)(ahead->at + (uintptr_t)(JC_ROWS_AHEAD * ahead->step)), 0, 2);                               \
+    __builtin_prefetch((const void *)(ahead->at + (uintptr_t)(JC_ROWS_AHEAD * ahead->step + 64)), 0, 2);                          \
+    memcpy(ahead->to, from, jc_panel_##suffix * sizeof(real));                                                                    \
+    ahead->to += jc_panel_##suffix * sizeof(real);                                                                                \
+    ahead->at += (uintptr_t)ahead->step;                                                                                          \
+}                                                                                                                                 \
 /* One tile of C, of which `rows` and `columns` are there. Its loops stay loops: unrolled, their sums would be reassociated. */   \
 static __attribute__((noinline)) void jc_tile_##suffix(ptrdiff_t k, const real *restrict a, const real *restrict b, real alpha,   \
         int adds, int streams, real *restrict c, ptrdiff_t down, ptrdiff_t right, ptrdiff_t rows, ptrdiff_t columns, jc_ahead *ahead) {\
@@ -124,10 +137,13 @@ static __attribute__((noinline)) void jc_tile_##suffix(ptrdiff_t k, const real *
     JC_ROLLED for (ptrdiff_t chain, rest = k; rest > 0; rest -= chain) {                                                          \
         chain = rest < jc_chain_##suffix ? rest : jc_chain_##suffix;                                                              \
         JC_ROLLED for (ptrdiff_t left = chain; left > 0; left -= group) {                                                         \
-            __builtin_prefetch((const void *)ahead->at, 0, 2);                                                                    \
-            __builtin_prefetch((const void *)(ahead->at + 64), 0, 2);                                                             \
-            ahead->at += (uintptr_t)ahead->step;                                                                                  \
-            if (++ahead->done == ahead->period) { ahead->done = 0; ahead->at += (uintptr_t)ahead->chunk; }                        \
+            if (ahead->to) jc_copy_row_##suffix(ahead);                                                                           \
+            else {                                                                                                                \
+                __builtin_prefetch((const void *)ahead->at, 0, 2);                                                                \
+                __builtin_prefetch((const void *)(ahead->at + 64), 0, 2);                                                         \
+                ahead->at += (uintptr_t)ahead->step;                                                                              \
+                if (++ahead->done == ahead->period) { ahead->done = 0; ahead->at += (uintptr_t)ahead->chunk; }                    \
+            }                                                                                                                     \
             JC_ROLLED for (ptrdiff_t p = left < group ? left : group; p > 0; --p) {                                               \
                 jc_lanes_##suffix line[JC_TILE_VECTORS];                                                                          \
                 JC_UNROLLED for (int j = 0; j < JC_TILE_VECTORS; ++j)                                                             \
@@ -170,7 +186,8 @@ static __attribute__((noinline)) void jc_tile_##suffix(ptrdiff_t k, const real *
 /* op(A) op(B) for at most JC_PACKED_MOST rows, of which `packed` has room. */                                                    \
 static void jc_rows_##suffix(int ta, int tb, ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, real alpha, const real *a, ptrdiff_t lda,     \
         const real *b, ptrdiff_t ldb, int adds, int streams, real *c, ptrdiff_t down, ptrdiff_t right, real *packed) {            \
-    real panel[JC_TILE_DEPTH / sizeof(real) * jc_panel_##suffix] __attribute__((aligned(64)));                                    \
+    real panels[2][JC_TILE_DEPTH / sizeof(real) * jc_panel_##suffix] __attribute__((aligned(64)));                                \
+    int now = 0, ready = 0;                                                                                                       \
     const ptrdiff_t tiles = (m + JC_TILE_ROWS - 1) / JC_TILE_ROWS;                                                                \
     /* Streamed lines must be whole: the first panel ends where one does. */                                                      \
     const ptrdiff_t until = (ptrdiff_t)((uintptr_t)c / sizeof(real)) % (64 / (ptrdiff_t)sizeof(real));                            \
@@ -181,9 +198,16 @@ static void jc_rows_##suffix(int ta, int tb, ptrdiff_t m, ptrdiff_t n, ptrdiff_t
         for (ptrdiff_t j = 0, width; j < n; j += width) {                                                                         \
             width = jc_panel_##suffix - (j ? 0 : short_by);                                                                       \
             width = n - j < width ? n - j : width;                                                                                \
-            jc_pack_panel_##suffix(tb, width, depth, tb ? b + j * ldb + p : b + p * ldb + j, ldb, panel);                         \
+            real *panel = panels[now];                                                                                            \
+            if (!ready) jc_pack_panel_##suffix(tb, width, depth, tb ? b + j * ldb + p : b + p * ldb + j, ldb, panel);             \
             const ptrdiff_t np = j + width < n ? p : p + depth, nj = j + width < n ? j + width : 0;                               \
-            jc_ahead ahead = {(uintptr_t)b, 0, 0, 0, 0, tiles};                                                                   \
+            jc_ahead ahead = {(uintptr_t)b, 0, 0, 0, 0, tiles, NULL, NULL};                                                       \
+            ready = !tb && np < k && n - nj >= jc_panel_##suffix && (nj || !short_by);                                            \
+            now = !now;                                                                                                           \
+            if (ready) {                                                                                                          \
+                ahead.to = (char *)panels[now];                                                                                   \
+                ahead.stop = (char *)(panels[now] + (k - np < jc_depth_##suffix ? k - np : jc_depth_##suffix) * jc_panel_##suffix);\
+            }                                                                                                                     \
             if (np < k) {                                                                                                         \
                 ahead.at += (uintptr_t)((tb ? nj * ldb + np : np * ldb + nj) * (ptrdiff_t)sizeof(real));                          \
                 ahead.step = ldb * (ptrdiff_t)sizeof(real);                                                                       \
@@ -193,6 +217,7 @@ static void jc_rows_##suffix(int ta, int tb, ptrdiff_t m, ptrdiff_t n, ptrdiff_t
             for (ptrdiff_t i = 0; i < m; i += JC_TILE_ROWS)                                                                       \
                 jc_tile_##suffix(depth, packed + i * depth, panel, alpha, adds || p > 0, streams,                                 \
                                  c + i * down + j * right, down, right, m - i, width, &ahead);                                    \
+            if (ready) while (ahead.to != ahead.stop) jc_copy_row_##suffix(&ahead);                                               \
         }                                                                                                                         \
     }                                                                                                                             \
 }                                                                                                                                 \
