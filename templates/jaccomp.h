@@ -549,26 +549,35 @@ static inline void jc_stream_f64(double *restrict dst, const double *restrict sr
 static inline void jc_stream_fence(void) {}
 #endif
 
-/* Copy a run of n values into an array of `whole`: past the cache if the array outgrows it and the run is long enough not to mind its
- * ends, whose cache lines it shares with others; else by plain stores. A fence as above. */
+/* Copy a run of n values into an array of `whole`: past the cache if the array outgrows it and the run is long or ends where cache
+ * lines do, so that no line is written in part; else by plain stores. What lies at `next`, if that is not NULL, is asked
+ * for meanwhile. A fence as above. */
 #define JC_COPY_STREAMED 4194304
 #define JC_COPY_LONG 2048
-static inline void jc_copy_f32(float *dst, const float *src, ptrdiff_t n, ptrdiff_t whole) {
-    if (whole >= (ptrdiff_t)(JC_COPY_STREAMED / sizeof *src) && n >= (ptrdiff_t)(JC_COPY_LONG / sizeof *src)) jc_stream_f32(dst, src, n);
-    else for (ptrdiff_t i = 0; i < n; ++i) dst[i] = src[i];
-}
-static inline void jc_copy_f64(double *dst, const double *src, ptrdiff_t n, ptrdiff_t whole) {
-    if (whole >= (ptrdiff_t)(JC_COPY_STREAMED / sizeof *src) && n >= (ptrdiff_t)(JC_COPY_LONG / sizeof *src)) jc_stream_f64(dst, src, n);
-    else for (ptrdiff_t i = 0; i < n; ++i) dst[i] = src[i];
-}
+#define JC_COPY(suffix, real)                                                                                                     \
+    static inline int jc_streamed_##suffix(const real *place, ptrdiff_t n, ptrdiff_t whole) {                                      \
+        const int whole_lines = !((((uintptr_t)place) | (uintptr_t)n * sizeof(real)) & 63);                                       \
+        return whole >= (ptrdiff_t)(JC_COPY_STREAMED / sizeof(real)) && (whole_lines || n >= (ptrdiff_t)(JC_COPY_LONG / sizeof(real)));\
+    }                                                                                                                             \
+    static inline void jc_copy_##suffix(real *dst, const real *src, const real *next, ptrdiff_t n, ptrdiff_t whole) {               \
+        const ptrdiff_t line = 64 / sizeof(real), part = next && !((uintptr_t)dst & 63) ? 8 * line : n;                           \
+        const int streamed = jc_streamed_##suffix(dst, n, whole);                                                                 \
+        for (ptrdiff_t first = 0, count; first < n; first += count) {                                                             \
+            count = n - first < part ? n - first : part;                                                                          \
+            if (next) for (ptrdiff_t i = 0; i < count; i += line) __builtin_prefetch(next + first + i, 0, 2);                      \
+            if (streamed) jc_stream_##suffix(dst + first, src + first, count);                                                    \
+            else for (ptrdiff_t i = first; i < first + count; ++i) dst[i] = src[i];                                               \
+        }                                                                                                                         \
+    }
+JC_COPY(f32, float)
+JC_COPY(f64, double)
+#undef JC_COPY
 
 /* Where a loop writes n values of an array of `whole`: a line that is streamed when it is done (jc_leave), if the array outgrows the
  * cache and the run is long enough or ends where cache lines do; else the place itself. */
 #define JC_LINE(suffix, real)                                                                                                     \
     static inline real *jc_beside_##suffix(real *line, real *place, ptrdiff_t n, ptrdiff_t whole) {                                 \
-        int large = whole >= (ptrdiff_t)(JC_COPY_STREAMED / sizeof(real));                                                        \
-        int whole_lines = !((((uintptr_t)place) | (uintptr_t)n * sizeof(real)) & 63);                                             \
-        return large & (whole_lines | (n >= (ptrdiff_t)(JC_COPY_LONG / sizeof(real)))) ? line : place;                            \
+        return jc_streamed_##suffix(place, n, whole) ? line : place;                                                              \
     }                                                                                                                             \
     static inline void jc_leave_##suffix(real *place, const real *into, ptrdiff_t n) {                                            \
         if (into != place) jc_stream_##suffix(place, into, n);                                                                    \

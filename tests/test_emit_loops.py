@@ -456,8 +456,9 @@ def test_a_run_of_zeros_is_one_call() -> None:
 def test_a_copied_row_is_one_call_and_each_block_ends_in_a_fence() -> None:
     text = emit_kernel(lower(embedding()), "forward", "f32")
     (call,) = re.findall(r"jc_copy_f32\((.*)\)", text)
-    target, source, count, whole = call.split(", ")
+    target, source, following, count, whole = re.split(r", (?![^(]*\))", call)
     assert "[" in source and target.isidentifier() and count.isidentifier() and " * " in whole
+    assert "jc_min(1, " in following, "the row of the next iteration, and of none beyond the last"
     assert text.count("jc_stream_fence()") == 1
 
 

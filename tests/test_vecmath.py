@@ -95,8 +95,10 @@ def source() -> str:
         for name in BINARY:
             lines.append(f"OUT {name}_{s}{head}const {t} *restrict z, {loop.format(f'jc_{name}_{s}(x[i], z[i])')}")
         lines.append(f"OUT stream_{s}{head}ptrdiff_t n) {{ jc_stream_{s}(y, x, n); jc_stream_fence(); }}")
-        lines.append(f"OUT copy_{s}{head}ptrdiff_t n) {{ jc_copy_{s}(y, x, n, 4); jc_stream_fence(); }}")
-        lines.append(f"OUT copy_past_{s}{head}ptrdiff_t n) {{ jc_copy_{s}(y, x, n, 1 << 22); jc_stream_fence(); }}")
+        lines.append(f"OUT copy_{s}{head}ptrdiff_t n) {{ jc_copy_{s}(y, x, NULL, n, 4); jc_stream_fence(); }}")
+        lines.append(
+            f"OUT copy_past_{s}{head}ptrdiff_t n) {{ jc_copy_{s}(y, x, x + 1, n, 1 << 22); jc_stream_fence(); }}"
+        )
         lines.append(f"OUT fill_{s}({t} *y, ptrdiff_t n, double value) {{ jc_fill_{s}(y, n, value); }}")
     for name in ("floordiv", "ceildiv", "mod", "min", "max"):
         lines.append(f"OUT int_{name}(ptrdiff_t *y, ptrdiff_t a, ptrdiff_t b) {{ *y = jc_{name}(a, b); }}")

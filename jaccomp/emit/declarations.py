@@ -30,7 +30,7 @@ OF_A_DTYPE = {
     "before": "Py_ssize_t {name}(const {real} *, Py_ssize_t, Py_ssize_t)",
     "beside": "{real} *{name}({real} *, {real} *, Py_ssize_t, Py_ssize_t)",
     "leave": "void {name}({real} *, const {real} *, Py_ssize_t)",
-    "copy": "void {name}({real} *, const {real} *, Py_ssize_t, Py_ssize_t)",
+    "copy": "void {name}({real} *, const {real} *, const {real} *, Py_ssize_t, Py_ssize_t)",
     "fill": "void {name}({real} *, Py_ssize_t, {real})",
     "order": "{whole} {name}({real})",
     "later": "{whole} {name}({whole}, {whole})",

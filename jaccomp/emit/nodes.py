@@ -191,7 +191,24 @@ class Row:
         if source is None or leaf.target.name not in self.scope.kernel.program.outputs:
             return None
         self.streams = True
-        return render("copy.pyx.j2", **values, source=source, whole=self._elements(leaf.target.name))
+        following = self._following(leaf.value)
+        values |= {"source": source, "following": "NULL" if following is None else self._pointer(following, found)}
+        return render("copy.pyx.j2", **values, whole=self._elements(leaf.target.name))
+
+    def _following(self, access: Access) -> Access | None:
+        """What the next iteration reads in place of an access at a row that data chooses: no CPU foresees it.
+
+        table[ids[n] D]  ->  table[ids[min(n + 1, N - 1)] D]
+        """
+        data = [a for i in access.indices for a in i.atoms(Access)]
+        chosen = {s for a in data for i in a.indices for s in i.free_symbols}
+        loops = [one for f in self.scope.kernel.functions for one in f.parallel if one.index in chosen]
+        if len(loops) != 1 or len(loops[0].upper) != 1 or loops[0].mode != "parallel":
+            return None
+        (loop,) = loops
+        last = sp.expand(loop.upper[0] - 1 - loop.index)
+        where = {loop.index: loop.index + sp.Min(1, last)}
+        return Access(access.base, *(i.xreplace({a: a.xreplace(where) for a in data}) for i in access.indices))
 
     def _vectors(self, loop: Loop, top: bool) -> str | None:
         """A loop of plain arithmetic, over whole vectors and the parts at its ends."""
