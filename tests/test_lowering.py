@@ -235,6 +235,26 @@ def test_a_strided_convolution_bounds_its_loops_when_it_runs() -> None:
     assert any(isinstance(e, LowerBound) for loop in loops for e in loop.lower)
 
 
+def test_what_data_count_is_stored_where_they_say() -> None:
+    """y[n,h,w] = Σ_m {h W + w = at[n,m]} x[n,m]: the place in a row-major array is the number itself, undivided."""
+    at, x, y = Tensor("x0", (N, D), "int64"), Tensor("x1", (N, D)), Tensor("v0", (N, H, K))
+    domain = (*in_range(b, D), equal(j * K + AXES[2], at[i, b]))
+    kernel = lower(cases.program("placed", (at, x, y), Equation("v0", (i, j, AXES[2]), (Term(x[i, b], (b,), domain),))))
+    ((scatter, guard),) = [(n.body.nodes[0], n) for f in kernel.functions for n in walk(f.body) if isinstance(n, Guard)]
+    assert isinstance(scatter, Scatter) and not scatter.target.has(FloorDiv)
+    assert len(guard.constraints) == 2 and not any(c.expr.has(FloorDiv) for c in guard.constraints)
+
+
+def test_what_data_count_of_two_arrays_is_taken_from_both() -> None:
+    """y[n] = Σ_kl {k L + l = at[n]} a[k] b[l]: each is read at its digit."""
+    at, left, right = Tensor("x0", (N,), "int64"), Tensor("x1", (H,)), Tensor("x2", (K,))
+    domain = (*in_range(b, H), *in_range(c, K), equal(b * K + c, at[i,]))
+    equation = Equation("v0", (i,), (Term(left[b,] * right[c,], (b, c), domain),))
+    kernel = lower(cases.program("picked", (at, left, right, Tensor("v0", (N,))), equation))
+    loops = [n for f in kernel.functions for n in walk(f.body) if isinstance(n, Loop)]
+    assert not any("b" in loop.index.name for loop in loops)
+
+
 LONG = replace(cases.windows(), typical=(8, 16, 1024, 3))
 
 

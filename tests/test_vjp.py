@@ -193,3 +193,17 @@ def test_a_derived_layer_has_no_spec() -> None:
     assert isinstance(layer, Layer) and not layer.is_written
     with pytest.raises(ValueError, match="derived, not written"):
         _ = layer.spec
+
+
+def test_the_maximum_of_a_window_is_known_by_its_place_in_the_array() -> None:
+    """One number then says where the cotangent goes; of the window only that it has an element is left to ask."""
+    program = get("maxpool2d").derivation.vjp
+    ct_x = program.definition(program.outputs[0])
+    assert ct_x is not None
+    (term,) = ct_x.terms
+    ((equality,), (arg,)) = [c for c in term.domain if c.equality], [e.target for e in program.equations[:1]]
+    height, width = program.sizes[1:3]
+    i, j = ct_x.axes[1:]
+    assert equality.expr.coeff(i) in (width, -width) and equality.expr.coeff(j) in (1, -1)
+    assert all(c.equality or c.expr.free_symbols.isdisjoint(ct_x.axes) for c in term.domain)
+    assert height in {s for c in term.domain for s in c.expr.free_symbols} and arg.startswith("arg")

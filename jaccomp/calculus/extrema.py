@@ -1,6 +1,6 @@
 """What the non-linear reducers need before they can be differentiated: where an extremum lies, products without one.
 
-max, min    `arg[f]`, an integer equation; the derivative is constrained to `position(b) = arg[f]`
+max, min    `arg[f]`, an integer equation; the derivative is constrained to `position(b) = arg[f]` (`places`)
 prod        `before[f, b] = Π{b' before b} body`, `after[f, b]` likewise: never `T / body`, which fails at zero
 """
 
@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 import sympy as sp
 
+from jaccomp.calculus.places import at_its_point, by_places
 from jaccomp.domains import axis_ranges, hull, position
 from jaccomp.program import AXES, Constraint, Equation, Program, Reducer, Tensor, Term, at_least, equal, index_symbol
 
@@ -30,9 +31,10 @@ def linearise(program: Program, equation: Equation) -> tuple[list[Linearised], l
         return [Linearised(term, (), sp.S.One) for term in equation.terms], []
     (term,) = equation.terms
     if equation.reducer in ("max", "min"):
-        where, definition = _argument(target, equation)
-        here = equal(position(term, axis_ranges(target)), where[equation.axes])
-        return [Linearised(term, (here,), sp.S.One)], [(where, definition)]
+        given, placed = axis_ranges(target), by_places(program, term)
+        where, definition = _argument(target, replace(equation, terms=(placed,)))
+        here = equal(position(placed, given), where[equation.axes])
+        return [Linearised(at_its_point(placed, given), (here,), sp.S.One)], [(where, definition)]
     if equation.reducer == "prod":
         return _products(target, equation)
     return [], []

@@ -174,9 +174,10 @@ def innermost(statement: Statement) -> sp.Symbol | None:
 
 
 def _slides(statement: Statement, access: Access, index: sp.Symbol, axes: Sequence[sp.Symbol]) -> bool:
-    """Does the index move a window over an axis? `g*K + k` with k < K is no window."""
+    """Does the index move a window over an axis? `g*K + k` with k < K is no window, nor is what data choose."""
     bounds = loop_bounds(statement, index)
     extent = sp.expand(bounds[1][0] - bounds[0][0]) if bounds is not None else None
     return any(
-        index in e.free_symbols and any(slope(e, axis) != extent for axis in index_set(e, axes)) for e in access.indices
+        index in e.free_symbols and not e.has(Access) and any(slope(e, axis) != extent for axis in index_set(e, axes))
+        for e in access.indices
     )

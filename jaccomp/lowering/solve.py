@@ -9,7 +9,7 @@ In this order, for an equality of the domain:
   an axis with a unit coefficient                    a scatter: only axes bare in the target may run in parallel
   none                                               a guard
 An equality that reads a tensor solves for a bound index (a gather), then for an axis (one-hot or scatter-add), else
-guards.
+for several indices that it counts together, `h W + w = arg[f]`, as the digits of the number; else guards.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import sympy as sp
 
 from jaccomp.domains import axis_ranges, without_implied
 from jaccomp.lowering.affine import bounds_of, index_set, is_affine, is_mixed_radix, slope
+from jaccomp.lowering.ir import FloorDiv
 from jaccomp.notation import Access
 from jaccomp.program import (
     Constraint,
@@ -27,6 +28,7 @@ from jaccomp.program import (
     Program,
     Term,
     accesses,
+    in_range,
 )
 
 
@@ -62,6 +64,15 @@ def solve(equation: Equation, term: Term, given: tuple[Constraint, ...]) -> Solv
 
     while waiting:
         waiting = [c for c in waiting if c.expr != 0]
+        counted = next((one for c in waiting if (one := _digits(c, axes, bound, domain)) is not None), None)
+        if counted is not None:
+            waiting = [c for c in waiting if c is not counted.constraint]
+            domain = [c for c in domain if c not in counted.ranges] + list(counted.inside)
+            for index, value in counted.values.items():
+                (bound if index in bound else axes).remove(index)
+                injective = injective and index not in equation.axes
+                replace_index(index, value)
+            continue
         found = next(
             (
                 (constraint, choice)
@@ -186,6 +197,63 @@ def _choose(
             return index, value, True
         return index, value, kind == "store"
     return None
+
+
+@dataclass(frozen=True, slots=True)
+class _Digits:
+    """Indices that one number counts: what each equals, the ranges this implies, and that the number is in its own."""
+
+    constraint: Constraint
+    values: dict[sp.Symbol, sp.Expr]
+    ranges: tuple[Constraint, ...]
+    inside: tuple[Constraint, ...]
+
+
+def _digits(
+    constraint: Constraint, axes: list[sp.Symbol], bound: list[sp.Symbol], domain: list[Constraint]
+) -> _Digits | None:
+    """The indices that an equality with data counts in a mixed radix, by which the data say them all.
+
+    h W + w = arg[f], 0 <= h < H, 0 <= w < W   ->   h = ⌊arg[f] / W⌋, w = arg[f] - W ⌊arg[f] / W⌋, 0 <= arg[f] < H W
+
+    The place `h W + w` of a row-major array is then `arg[f]` again, and nothing is divided.
+    """
+    read = accesses(constraint.expr)
+    if len(read) != 1 or constraint.expr.coeff(read[0]) not in (1, -1):
+        return None
+    expr = sp.expand(-constraint.expr.coeff(read[0]) * constraint.expr)
+    everything = [i for i in (*axes, *bound) if i not in read[0].free_symbols]
+    steps = {i: slope(expr, i) for i in index_set(expr, everything)}
+    chain: list[tuple[sp.Symbol, sp.Expr, Constraint, Constraint]] = []
+    radix: sp.Expr = sp.S.One
+    while index := next((i for i in steps if steps[i] == radix and all(i != one[0] for one in chain)), None):
+        ends = _ends(index, domain, everything)
+        if ends is None:
+            break
+        low, high = ends
+        chain.append((index, radix, low, high))
+        radix = sp.expand(radix * (low.expr + high.expr + 1))
+    if len(chain) < 2:
+        return None
+    number = rest = sp.expand(sp.Add(*(step * low.expr for _, step, low, _ in chain)) - expr)
+    values: dict[sp.Symbol, sp.Expr] = {}
+    for index, step, low, _ in reversed(chain):
+        digit = rest if step == 1 else FloorDiv(rest, step)
+        values[index] = sp.expand(index - low.expr + digit)
+        rest = sp.expand(rest - step * digit)
+    ranges = tuple(c for _, _, low, high in chain for c in (low, high))
+    return _Digits(constraint, values, ranges, in_range(number, radix))
+
+
+def _ends(
+    index: sp.Symbol, domain: list[Constraint], everything: list[sp.Symbol]
+) -> tuple[Constraint, Constraint] | None:
+    """The constraints `index >= low` and `index <= high` of its range in sizes alone, if it has one."""
+    others = [i for i in everything if i != index]
+    alone = [c for c in domain if not index_set(c.expr, others) and not c.expr.has(Access)]
+    low = next((c for c in alone if slope(c.expr, index) == 1), None)
+    high = next((c for c in alone if slope(c.expr, index) == -1), None)
+    return (low, high) if low is not None and high is not None else None
 
 
 def _box(index: sp.Symbol, domain: list[Constraint], everything: list[sp.Symbol]) -> tuple[sp.Expr, sp.Expr] | None:

@@ -12,7 +12,7 @@ from typing import Literal
 
 import sympy as sp
 
-from jaccomp.domains import axis_ranges, position
+from jaccomp.domains import axis_ranges, is_index_free, position
 from jaccomp.lowering.affine import bounds_of, index_set, is_affine, slope
 from jaccomp.lowering.contraction import is_product, sides
 from jaccomp.lowering.solve import Solved, solve
@@ -227,7 +227,7 @@ def _terms(equation: Equation, target: Tensor) -> tuple[list[Statement], list[Te
         return Statement(of, "assign", equation.reducer, value, equation.axes, given, (), True, equation)
 
     if equation.reducer in ("argmax", "argmin"):
-        return _selection(equation, target, solved[0], fill, given)
+        return _selection(equation, target, fill, given)
     whole = next((k for k, one in enumerate(solved) if _covers(one, equation, given)), None)
     if whole is None and _partition(solved, target):
         return [make(one, assign=True) for one in solved], []
@@ -277,10 +277,17 @@ def _product(equation: Equation, target: Tensor, given: tuple[Constraint, ...]) 
 
 
 def _selection(
-    equation: Equation, target: Tensor, one: Solved, fill: object, given: tuple[Constraint, ...]
+    equation: Equation, target: Tensor, fill: object, given: tuple[Constraint, ...]
 ) -> tuple[list[Statement], list[Tensor]]:
+    """An argmax or argmin: the best value so far, and where it was seen.
+
+    Where each index begins at a bound of its own, the first place is known before anything is seen; else a flag tells
+    whether anything was.
+    """
     best = Tensor(f"{target.name}_best", target.shape)
     seen = Tensor(f"{target.name}_seen", target.shape, "int64")
+    term, place = _by_offsets(equation.terms[0], position(equation.terms[0], given))
+    one = solve(equation, term, given)
     where = one.store
     at = [t[where] for t in (target, best, seen)]
     axes = equation.axes
@@ -292,10 +299,35 @@ def _selection(
     made.append(
         Statement(
             at[0], "select", equation.reducer, one.body, one.loops, one.domain, one.guards, one.injective, equation,
-            extra=(at[1], at[2], position(equation.terms[0], given)),
+            extra=(at[1], at[2], place),
         )
     )  # fmt: skip
     return made, [best, seen]
+
+
+def _by_offsets(term: Term, place: sp.Expr) -> tuple[Term, sp.Expr]:
+    """The term and a position in it, with each bound index that is a place in a window as an offset in it.
+
+    {h : S i <= h < S i + K} x[h] at h   ->   {r : 0 <= r < K} x[S i + r] at S i + r
+    """
+    for index in term.bound:
+        start = _window_start(term, index)
+        is_place = all(e == index for a in accesses(term.body) for e in a.indices if index in e.free_symbols)
+        if start is not None and is_place:
+            where: dict[sp.Expr, sp.Expr] = {index: sp.expand(index + start)}
+            domain = tuple(Constraint(sp.expand(c.expr.xreplace(where)), c.equality) for c in term.domain)
+            term = Term(term.body.xreplace(where), term.bound, domain)
+            place = sp.expand(place.xreplace(where))
+    return term, place
+
+
+def _window_start(term: Term, index: sp.Symbol) -> sp.Expr | None:
+    """The lower bound of an index that moves with others while the upper one stays as far from it."""
+    for low in term.lower_bounds(index):
+        for high in term.upper_bounds(index):
+            if is_index_free(sp.expand(high - low)) and not is_index_free(low) and not low.has(Access):
+                return low
+    return None
 
 
 def _covers(one: Solved, equation: Equation, given: tuple[Constraint, ...]) -> bool:
