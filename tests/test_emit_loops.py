@@ -447,6 +447,11 @@ def test_a_loop_from_zero_and_a_call_name_only_what_they_need() -> None:
     assert "Py_ssize_t s1" in block and "Py_ssize_t s0" not in block
 
 
+def test_a_quotient_of_sizes_is_divided_once_a_call() -> None:
+    text = emit_kernel(lower(pooling()), "forward", "f32")
+    assert text.count("jc_floordiv(") == 1 and "cdef Py_ssize_t quotient = jc_floordiv(s2 - 3, 2)" in text
+
+
 def test_a_run_of_zeros_is_one_call() -> None:
     text = emit_kernel(lower(vjp(embedding())), "bwd", "f32")
     calls = re.findall(r"jc_fill_f32\((.*)\)", text)

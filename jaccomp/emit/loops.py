@@ -25,7 +25,8 @@ def emit_kernel(kernel: Kernel, name: str, dtype: DType) -> str:
     for scalar in program.scalars:
         kind = "Py_ssize_t" if scalar.dtype == "int64" else REAL[dtype]
         parameters.append(f"{kind} {scope.symbols[scalar.symbol]}")
-    declarations = [f"cdef bint {scope.wants[o]} = {scope.buffer_name(o)} != NULL" for o in program.outputs]
+    declarations = [f"cdef Py_ssize_t {quotient} = {text}" for quotient, text in scope.quotients.items()]
+    declarations += [f"cdef bint {scope.wants[o]} = {scope.buffer_name(o)} != NULL" for o in program.outputs]
     temporaries = [_temporary(scope, b, scope.wanted(_needs_of(kernel, b.name))) for b in kernel.temporaries]
     for buffer in kernel.temporaries:
         declarations.append(f"cdef {scope.real_type(buffer)} *{scope.buffer_name(buffer.name)} = NULL")

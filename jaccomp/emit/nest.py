@@ -40,6 +40,11 @@ class Made:
     declarations: list[str]
 
 
+def _words(text: str) -> set[str]:
+    """What a text names outside its comments."""
+    return set(re.findall(r"\w+", re.sub(r"#.*", "", text)))
+
+
 class Nest:
     """The two functions of one nest, and how the kernel calls them."""
 
@@ -121,7 +126,7 @@ class Nest:
         function, scope = self.function, self.scope
         body = self.row.block(function.body, top=True)
         buffers = self._buffers()
-        used = self._used_constants()
+        used = self._constants_in(body)
         outer = [s for s in self.outer if self._mentions(s)]
         flags = [o for o in self.kernel.program.outputs if o in self.row.flags]
         constants = [f"{self._constant_type(c)} {self.symbols[c]}" for c in used]
@@ -129,20 +134,26 @@ class Nest:
         row += [f"Py_ssize_t {self.symbols[s]}" for s in outer] + constants
         asked = [f"bint {scope.wants[o]}" for o in flags]
         arrays = [b for b in buffers if b.place != "scratch"]
-        more = self._block_constants(used)
-        fields = [(self._constant_type(c), str(self.symbols[c])) for c in more]  # first: offsets are made of them
-        fields += [(self._pointer_type(b), str(self.symbols[sp.Symbol(b.name)])) for b in arrays]
-        fields += [("bint", scope.wants[o]) for o in flags]
         arguments = [self._row_argument(b) for b in buffers] + [self.symbols[s] for s in outer]
         arguments += [self.symbols[c] for c in used]
         declarations, prologue, epilogue = self._scratch_lines()
-        unflatten = self._unflatten()
-        rows = [{"suffix": "", "parameters": row, "declarations": self._declarations(self.row), "body": body}]
+        unflatten, offsets = self._unflatten(), self._offsets(arrays)
+        inside = [*arguments, *declarations, *prologue, *epilogue, *unflatten, *offsets.values()]
+        more = self._constants_in("\n".join(inside))
+        fields = [(self._constant_type(c), str(self.symbols[c])) for c in more]  # first: offsets are made of them
+        fields += [(self._pointer_type(b), str(self.symbols[sp.Symbol(b.name)])) for b in arrays]
+        fields += [("bint", scope.wants[o]) for o in flags]
+        rows = [{"suffix": "", "parameters": row, "declarations": self._declarations(self.row, body), "body": body}]
         if flags:
             some = self._row(all_wanted=False)
             text = some.block(function.body, top=True)
             rows.append(
-                {"suffix": "_some", "parameters": row + asked, "declarations": self._declarations(some), "body": text}
+                {
+                    "suffix": "_some",
+                    "parameters": row + asked,
+                    "declarations": self._declarations(some, text),
+                    "body": text,
+                }
             )
         text = render(
             "function.pyx.j2",
@@ -150,7 +161,7 @@ class Nest:
             dtype=self.dtype,
             rows=rows,
             fields=fields,
-            offsets=self._offsets(arrays),
+            offsets=offsets,
             block_declarations=["cdef Py_ssize_t flat", *self._outer_declarations(), *declarations],
             prologue=prologue,
             epilogue=epilogue,
@@ -196,33 +207,20 @@ class Nest:
             found |= self._symbols_of(arg)
         return found
 
-    def _used_constants(self) -> list[sp.Basic]:
-        found = self._row_symbols()
-        program = self.kernel.program
-        return [c for c in (*program.sizes, *(s.symbol for s in program.scalars)) if c in found]
-
-    def _block_constants(self, used: Sequence[sp.Basic]) -> list[sp.Basic]:
-        found: set[sp.Basic] = set(used)
-        for position, loop in enumerate(self.function.parallel):
-            counted = position > 0 or loop.stop is not None  # only the first of plain loops needs no length
-            for bound in (*loop.lower, *(loop.upper if counted else ()), loop.step):
-                found |= bound.free_symbols
-        for shift in self.shifts.values():
-            found |= shift.free_symbols
-        for buffer in (*self.scratch, *(p.buffer for p in self.function.partials)):
-            found |= buffer.elements.free_symbols
-        program = self.kernel.program
-        return [c for c in (*program.sizes, *(s.symbol for s in program.scalars)) if c in found]
+    def _constants_in(self, text: str) -> list[sp.Basic]:
+        """The sizes, scalars and quotients that a text names outside its comments."""
+        named = _words(text)
+        return [c for c in self.scope.constants if self.symbols[c] in named]
 
     def _row_argument(self, buffer: Buffer) -> str:
         name = str(self.symbols[sp.Symbol(buffer.name)])
         shift = self.shifts.get(buffer.name, sp.S.Zero)
         return name if shift == 0 else f"{name} + {self.spelling.integer(shift, ADD)}"
 
-    def _declarations(self, row: Row) -> list[str]:
-        lines = []
-        own = [self.symbols[s] for n in walk(self.function.body) if isinstance(n, Loop)
-               for s in (n.index, n.stop) if s is not None] + row.counters  # fmt: skip
+    def _declarations(self, row: Row, body: str) -> list[str]:
+        lines, named = [], _words(body)
+        loops = [s for n in walk(self.function.body) if isinstance(n, Loop) for s in (n.index, n.stop) if s is not None]
+        own = [self.symbols[s] for s in loops if self.symbols[s] in named] + row.counters
         if own:
             lines.append(f"cdef Py_ssize_t {', '.join(own)}")
         for line, into, length in row.lines:

@@ -12,6 +12,7 @@ import sympy as sp
 
 from jaccomp.emit.expressions import REAL, DType, Spelling
 from jaccomp.emit.names import Names
+from jaccomp.emit.quotients import quotients
 from jaccomp.lowering.ir import Buffer, Kernel
 from jaccomp.printing import equation_text
 from jaccomp.program import Equation
@@ -35,7 +36,19 @@ class Scope:
             self.symbols[sp.Symbol(buffer.name)] = self.names.fresh(program.labels.name(buffer.name))
         self.wants = {output: self.names.fresh(f"want_{program.labels.name(output)}") for output in program.outputs}
         self.spelling = Spelling(dtype, self.symbols, lambda a: "")
-        self.constants = {*program.sizes, *(s.symbol for s in program.scalars)}
+        self.constants: tuple[sp.Basic, ...] = (*program.sizes, *(s.symbol for s in program.scalars))
+        self.quotients = self._quotients()
+
+    def _quotients(self) -> dict[str, str]:
+        """Names of what is divided once a call, and how; they are constants of the kernel from here on."""
+        known: dict[str, str] = {}
+        for one in quotients(self.kernel):
+            text = self.spelling.integer(one)
+            if text not in known:
+                known[text] = self.names.fresh("quotient")
+                self.constants += (one,)
+            self.symbols[one] = known[text]
+        return {name: text for text, name in known.items()}
 
     def buffer_name(self, name: str) -> str:
         return str(self.symbols[sp.Symbol(name)])
