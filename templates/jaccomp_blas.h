@@ -27,6 +27,15 @@ static inline ptrdiff_t jc_upper(ptrdiff_t c, ptrdiff_t e) {
     if (c < 0) { ptrdiff_t q = e / -c; return q - (e % -c < 0) + 1; }
     return far;
 }
+/* The same but at least `low`, at most `high`; nothing is divided where that one satisfies the constraint, as most of the time. */
+static inline ptrdiff_t jc_from(ptrdiff_t low, ptrdiff_t c, ptrdiff_t e) {
+    ptrdiff_t p;
+    return c < 0 || (!__builtin_mul_overflow(c, low, &p) && p >= -e) ? low : jc_lower(c, e) > low ? jc_lower(c, e) : low;
+}
+static inline ptrdiff_t jc_until(ptrdiff_t high, ptrdiff_t c, ptrdiff_t e) {
+    ptrdiff_t p;
+    return c >= 0 || (!__builtin_mul_overflow(c, high - 1, &p) && p >= -e) ? high : jc_upper(c, e) < high ? jc_upper(c, e) : high;
+}
 static inline float jc_finite_f32(float x) { return __builtin_fabsf(x) == __builtin_inff() ? 0.0f : x; }
 static inline double jc_finite_f64(double x) { return __builtin_fabs(x) == __builtin_inf() ? 0.0 : x; }
 

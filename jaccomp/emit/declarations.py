@@ -15,7 +15,7 @@ TYPES = (
 VECTORS = (("lanes_f32", "float ", "jc_lanes_f32"), ("lanes_f64", "double ", "jc_lanes_f64"))
 INTEGER = {
     "jc_floordiv": 2, "jc_ceildiv": 2, "jc_mod": 2, "jc_min": 2, "jc_max": 2, "jc_lower": 2, "jc_upper": 2,
-    "jc_blocks": 2,
+    "jc_from": 3, "jc_until": 3, "jc_blocks": 2,
 }  # fmt: skip
 OF_A_DTYPE = {
     "load": "{lanes} {name}(const {real} *)",

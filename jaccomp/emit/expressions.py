@@ -87,13 +87,24 @@ class Spelling:
         raise StageError("emission", f"no integer spelling for {type(expr).__name__} in {expr}.")
 
     def bound(self, exprs: tuple[sp.Expr, ...], largest: bool) -> str:
-        """The greatest (or least) of several integer expressions, those left out that another one always exceeds."""
+        """The greatest (or least) of several integer expressions, those left out that another one always exceeds.
+
+        What divides is asked last, and only what the others leave.
+        """
         sign = 1 if largest else -1
         kept: list[sp.Expr] = []
         for expr in exprs:
             if not any(sp.expand(sign * (other - expr)).is_nonnegative for other in kept):
                 kept = [e for e in kept if not sp.expand(sign * (expr - e)).is_nonnegative] + [expr]
-        return self._folded("jc_max" if largest else "jc_min", [self.integer(e) for e in kept])
+        asked = [e for e in kept if isinstance(e, LowerBound | UpperBound)]
+        plain = [e for e in kept if e not in asked]
+        if not plain:
+            return self._folded("jc_max" if largest else "jc_min", [self.integer(e) for e in kept])
+        text = self._folded("jc_max" if largest else "jc_min", [self.integer(e) for e in plain])
+        for one in asked:
+            inside = ", ".join(self.integer(a) for a in one.args)
+            text = f"{'jc_from' if largest else 'jc_until'}({text}, {inside})"
+        return text
 
     @staticmethod
     def _folded(name: str, parts: list[str]) -> str:
