@@ -21,6 +21,7 @@ _PARTS = (
     "jaccomp_cpu.h",
     "jaccomp.h",
     "jaccomp_lanes.h",
+    "jaccomp_windows.h.j2",
     "jaccomp_process.h",
     "jaccomp_product.h",
     "jaccomp_blas.h",

@@ -6,11 +6,13 @@ Input: the block of a placed nest. Output: its lines, and which variables and fl
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from itertools import zip_longest
 
 import sympy as sp
 
 from jaccomp.emit.cse import shared
 from jaccomp.emit.expressions import ADD, Spelling
+from jaccomp.emit.extrema import asks, windows
 from jaccomp.emit.names import Names
 from jaccomp.emit.plans import plan
 from jaccomp.emit.runs import Run, run
@@ -18,6 +20,7 @@ from jaccomp.emit.scope import Scope
 from jaccomp.emit.streams import LINE, Line, lines
 from jaccomp.emit.templates import render
 from jaccomp.emit.vectors import Lanes, moves, steady, vectors
+from jaccomp.emit.window_calls import WindowCalls
 from jaccomp.lowering.contraction import run_stride
 from jaccomp.lowering.ir import (
     LEAVES,
@@ -98,7 +101,15 @@ class Row:
     def block(self, block: Block, top: bool) -> str:
         parts: list[str] = []
         run: list[Leaf] = []
-        for node in block.nodes:
+        passed: Node | None = None
+        for node, following in zip_longest(block.nodes, block.nodes[1:]):
+            if node is passed:
+                continue
+            found = self._windows(node, following, top) if following is not None else None
+            if found is not None:
+                parts += [*self._run(run), found]
+                run, passed = [], following
+                continue
             if isinstance(node, LEAVES) and not isinstance(node, Contract):
                 run.append(node)
                 continue
@@ -169,6 +180,32 @@ class Row:
             reducer=node.reducer,
             sign="" if largest else "-",
         )
+
+    def _windows(self, fill: Node, nest: Node, top: bool) -> str | None:
+        """Extrema over windows: one call for those that are whole, one for each that is cut."""
+        found = windows(fill, nest, self.local_names)
+        if found is None or (not self.all_wanted and (asks(found.fill) or asks(found.nest))):
+            return None
+        calls = WindowCalls(found, self.spelling, self._counter, self._starting)
+        return render(
+            "windows.pyx.j2",
+            comments=self._comments(found.nest) if top else [],
+            dtype=self.dtype,
+            fills=[self._leaf(node, node.value).rstrip() for node in found.filled],
+            **calls.values(),
+        )
+
+    def _starting(self, access: Access, begin: Mapping[sp.Expr, sp.Expr]) -> str:
+        """A pointer to where an access begins."""
+        return self._at(access, sp.expand(self.inner_offset(access).xreplace(begin)))
+
+    def _counter(self, wish: str) -> sp.Symbol:
+        """A variable of the row function that counts, and its symbol."""
+        name = self.names.fresh(wish)
+        self.counters.append(name)
+        symbol = sp.Symbol(name, integer=True)
+        self.symbols[symbol] = name
+        return symbol
 
     def _call(self, loop: Loop, top: bool) -> str | None:
         """Loops that only set or copy a run of places, as one call."""
