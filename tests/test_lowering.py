@@ -394,6 +394,14 @@ def test_a_large_sum_does_not_wait_for_a_computed_factor(large: bool) -> None:
     )
 
 
+def test_a_sum_over_shared_exponentials_joins_the_pass_that_computes_them() -> None:
+    """Softmax's VJP goes over a row for its maximum, for the exponentials and both sums, and for the result."""
+    kernel = lower(halves(layers.get("softmax").vjp().derivation).forward)
+    (nest,) = kernel.functions
+    assert len([n for n in nest.body.nodes if isinstance(n, Loop)]) == 3
+    assert [b.name for b in nest.scratch if b.place == "scratch"] == ["shared0"]
+
+
 def test_the_variance_and_what_waits_for_the_mean_alone_share_a_pass() -> None:
     """Batch norm's VJP goes over the batch for the mean, for all that needs it, and for the result."""
     kernel = lower(halves(layers.get("batchnorm").vjp().derivation).forward)

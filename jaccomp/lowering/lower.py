@@ -46,7 +46,7 @@ def lower(program: Program) -> Kernel:
 
 def _best(prepared: Program) -> Kernel:
     """The kernel that shares functions and computes maps again where that keeps fewer numbers between nests."""
-    kernel = _lowered(share(prepared))
+    kernel = _lowered(_shared(prepared))
     if any(b.name.startswith("shared") for b in kernel.temporaries):
         kernel = _lowered(prepared)
     large = [b.name for b in kernel.temporaries if len(b.shape) > 1]
@@ -54,6 +54,15 @@ def _best(prepared: Program) -> Kernel:
         return kernel
     again = compute_again(prepared, large)
     return kernel if again is prepared else min((kernel, _lowered(again)), key=_kept)
+
+
+def _shared(prepared: Program) -> Program:
+    """The program with costly functions computed once, and what that leaves of their readers done in few passes.
+
+    e = exp(x - m);  z = Σ e;  y = e / z;  r = Σ c y   ->   e = exp(x - m);  z = Σ e;  s = Σ c e;  r = s / z
+    """
+    shared = share(prepared)
+    return shared if shared is prepared else relieve(inline(shared), typical(shared), large=0)
 
 
 def _kept(kernel: Kernel) -> tuple[float, int]:

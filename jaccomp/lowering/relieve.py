@@ -23,7 +23,7 @@ LARGE = 1 << 14
 """Addends of a sum that outgrow a first-level cache: below, one pass more costs nothing that can be measured."""
 
 
-def relieve(program: Program, typical: Mapping[sp.Expr, sp.Expr]) -> Program:
+def relieve(program: Program, typical: Mapping[sp.Expr, sp.Expr], large: int = LARGE) -> Program:
     """The program with an equation of its own for each typically large sum that a computed factor multiplies."""
     shapes = {t.name: t.shape for t in program.tensors}
     equations: list[Equation] = []
@@ -34,7 +34,7 @@ def relieve(program: Program, typical: Mapping[sp.Expr, sp.Expr]) -> Program:
         factor, rest = hoisted(equation.terms[0]) if extents else (sp.S.One, sp.S.One)
         addends = sp.Mul(*extents).xreplace(dict(typical))
         computed = any(a.name not in program.inputs for a in accesses(factor))
-        if not (computed and addends.is_number and addends >= LARGE):
+        if not (computed and addends.is_number and addends >= large):
             equations.append(equation)
             continue
         (term,) = equation.terms
