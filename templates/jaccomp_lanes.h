@@ -26,6 +26,7 @@ typedef int64_t jc_marks_f64 __attribute__((vector_size(JC_LANE_BYTES)));
 /* The first n lanes, the others 0: by gcc's masked builtin where there is one. Masked stores beside stores past the cache cost 100 ns each
    on Zen 4, so parts are stored number by number. */
 #if defined(__AVX512F__) && defined(__GNUC__) && !defined(__clang__)
+#define JC_LANES_AVX512 1
 static inline jc_lanes_f32 jc_load_part_f32(const float *p, ptrdiff_t n) {
     return __builtin_ia32_loadups512_mask(p, (jc_lanes_f32){0}, (uint16_t)((1u << n) - 1));
 }
@@ -111,4 +112,108 @@ static inline T jc_total_##suffix(const jc_lanes_##suffix *sums, int n) { \
 JC_LANES(float, int32_t, f32, JC_STREAM_F32)
 JC_LANES(double, int64_t, f64, JC_STREAM_F64)
 #undef JC_LANES
+
+/* jc_each_f: a function of numbers, of each lane. The compiler makes the loop one vector operation after the other. */
+#define JC_EACH(T, suffix, name) \
+static inline jc_lanes_##suffix jc_each_##name##_##suffix(jc_lanes_##suffix v) { \
+    T x[JC_LANES_##suffix]; \
+    memcpy(x, &v, sizeof v); \
+    for (int i = 0; i < (int)JC_LANES_##suffix; ++i) x[i] = jc_##name##_##suffix(x[i]); \
+    memcpy(&v, x, sizeof v); \
+    return v; \
+}
+#define JC_EACH_OF_TWO(T, suffix, name) \
+static inline jc_lanes_##suffix jc_each_##name##_##suffix(jc_lanes_##suffix v, jc_lanes_##suffix w) { \
+    T x[JC_LANES_##suffix], y[JC_LANES_##suffix]; \
+    memcpy(x, &v, sizeof v); \
+    memcpy(y, &w, sizeof w); \
+    for (int i = 0; i < (int)JC_LANES_##suffix; ++i) x[i] = jc_##name##_##suffix(x[i], y[i]); \
+    memcpy(&v, x, sizeof v); \
+    return v; \
+}
+
+/* exp where a vector can be scaled by powers of two in one instruction, overflow and subnormal results included: two thirds of the
+   instructions, and one rounding less, 0.89 ulp. The maximum keeps its second argument where one is a NaN; exp(-105) is 0. */
+#if defined(JC_LANES_AVX512)
+static inline jc_lanes_f32 jc_each_exp_f32(jc_lanes_f32 v) {
+    float x[JC_LANES_f32], y[JC_LANES_f32], k[JC_LANES_f32];
+    jc_lanes_f32 power, rest;
+    v = __builtin_ia32_maxps512_mask((jc_lanes_f32){0} - 105.0f, v, v, (uint16_t)-1, 4);
+    memcpy(x, &v, sizeof v);
+    for (int i = 0; i < (int)JC_LANES_f32; ++i) {
+        uint32_t n;
+        float r = jc_exp_rest_f32(x[i], x[i], &n), p = 0x1.6a5cc4p-10f;
+        p = jc_madd_f32(p, r, 0x1.123e54p-7f);
+        p = jc_madd_f32(p, r, 0x1.5558a4p-5f);
+        p = jc_madd_f32(p, r, 0x1.55548ap-3f);
+        p = jc_madd_f32(p, r, 0x1.fffffcp-2f);
+        p = jc_madd_f32(p, r, 1.0f);
+        y[i] = jc_madd_f32(p, r, 1.0f);
+        k[i] = jc_float_f32(n) - 0x1.8p23f;
+    }
+    memcpy(&rest, y, sizeof y);
+    memcpy(&power, k, sizeof k);
+    return __builtin_ia32_scalefps512_mask(rest, power, rest, (uint16_t)-1, 4);
+}
+#else
+JC_EACH(float, f32, exp)
+#endif
+JC_EACH(double, f64, exp)
+#if defined(JC_LANES_AVX512)
+#define JC_EXTREME(name, suffix, one, mask) \
+static inline jc_lanes_##suffix jc_each_##name##_##suffix(jc_lanes_##suffix v, jc_lanes_##suffix w) { \
+    return __builtin_ia32_##name##one##512_mask(v, w, v, __builtin_ia32_cmp##one##512_mask(v, v, 7, (mask)-1, 4), 4); \
+}
+JC_EXTREME(max, f32, ps, uint16_t)
+JC_EXTREME(min, f32, ps, uint16_t)
+JC_EXTREME(max, f64, pd, uint8_t)
+JC_EXTREME(min, f64, pd, uint8_t)
+#undef JC_EXTREME
+#else
+JC_EACH_OF_TWO(float, f32, max)
+JC_EACH_OF_TWO(float, f32, min)
+JC_EACH_OF_TWO(double, f64, max)
+JC_EACH_OF_TWO(double, f64, min)
+#endif
+#undef JC_EACH
+#undef JC_EACH_OF_TWO
+
+/* jc_spread: one number in all lanes. jc_first_or: the first n lanes, a number in the others. jc_most_max, jc_most_min: of all lanes of n vectors. */
+#if defined(__GNUC__) && !defined(__clang__)
+#define JC_MOST(T, U, suffix, name) \
+static inline T jc_most_##name##_##suffix(const jc_lanes_##suffix *found, int n) { \
+    jc_lanes_##suffix v = found[0]; \
+    jc_marks_##suffix lane; \
+    for (int i = 1; i < n; ++i) v = jc_each_##name##_##suffix(found[i], v); \
+    for (int i = 0; i < (int)JC_LANES_##suffix; ++i) lane[i] = i; \
+    for (U half = (U)JC_LANES_##suffix / 2; half; half /= 2) v = jc_each_##name##_##suffix(v, __builtin_shuffle(v, lane ^ half)); \
+    return v[0]; \
+}
+#else
+#define JC_MOST(T, U, suffix, name) \
+static inline T jc_most_##name##_##suffix(const jc_lanes_##suffix *found, int n) { \
+    jc_lanes_##suffix v = found[0]; \
+    for (int i = 1; i < n; ++i) v = jc_each_##name##_##suffix(found[i], v); \
+    T most = v[0]; \
+    for (int i = 1; i < (int)JC_LANES_##suffix; ++i) most = jc_##name##_##suffix(v[i], most); \
+    return most; \
+}
+#endif
+#define JC_FIRST_OR(T, suffix) \
+static inline jc_lanes_##suffix jc_spread_##suffix(T value) { return (jc_lanes_##suffix){0} + value; } \
+static inline jc_lanes_##suffix jc_first_or_##suffix(jc_lanes_##suffix v, ptrdiff_t n, T value) { \
+    T x[JC_LANES_##suffix]; \
+    memcpy(x, &v, sizeof v); \
+    for (int i = 0; i < (int)JC_LANES_##suffix; ++i) x[i] = i < n ? x[i] : value; \
+    memcpy(&v, x, sizeof v); \
+    return v; \
+}
+JC_FIRST_OR(float, f32)
+JC_FIRST_OR(double, f64)
+JC_MOST(float, int32_t, f32, max)
+JC_MOST(float, int32_t, f32, min)
+JC_MOST(double, int64_t, f64, max)
+JC_MOST(double, int64_t, f64, min)
+#undef JC_FIRST_OR
+#undef JC_MOST
 #endif

@@ -440,7 +440,7 @@ def test_a_bound_that_another_always_exceeds_is_not_spelled() -> None:
 
 def test_a_loop_from_zero_and_a_call_name_only_what_they_need() -> None:
     x, total = Tensor("x0", (N, D)), Tensor("v0", (N,))
-    rows = program("rows", (x, total), Equation("v0", (i,), (Term(sp.exp(x[i, b]), (b,), in_range(b, D)),)))
+    rows = program("rows", (x, total), Equation("v0", (i,), (Term(sp.tanh(x[i, b]), (b,), in_range(b, D)),)))
     text = emit_kernel(lower(rows), "forward", "f32")
     assert "range(0, " not in text
     block = text[text.index("cdef struct") : text.index("cdef int forward_f32")]
@@ -469,13 +469,13 @@ def test_a_copied_row_is_one_call_and_each_block_ends_in_a_fence() -> None:
 
 def test_results_go_through_a_line_that_is_streamed_where_they_outgrow_the_cache() -> None:
     x, y = Tensor("x0", (N, D)), Tensor("v0", (N, D))
-    exponentials = program("exponentials", (x, y), scalar_map("v0", 2, sp.exp(x[i, j])))
-    text = emit_kernel(lower(exponentials), "forward", "f32")
+    tangents = program("tangents", (x, y), scalar_map("v0", 2, sp.tanh(x[i, j])))
+    text = emit_kernel(lower(tangents), "forward", "f32")
     assert re.search(r"into = jc_beside_f32\(line, v0 \+ first_[^,]*, last_ - first_, s0 \* s1\)", text)
     assert "jc_leave_f32(" in text and text.count("jc_stream_fence()") == 1
-    module = built("exponentials", {"forward": exponentials})
+    module = built("tangents", {"forward": tangents})
     for rows, columns in ((3, 7), (2048, 1024), (4099, 513), (1030, 1029)):
-        check(module, "forward", exponentials, {"s0": rows, "s1": columns})
+        check(module, "forward", tangents, {"s0": rows, "s1": columns})
 
 
 def test_loops_of_arithmetic_go_over_whole_vectors_and_the_parts_at_their_ends() -> None:
@@ -487,6 +487,18 @@ def test_loops_of_arithmetic_go_over_whole_vectors_and_the_parts_at_their_ends()
         check(module, "forward", layernorm(), {"s0": rows, "s1": columns})
     for rows, columns in ((0, 5), (3, 0), (2, 15), (33, 131), (1030, 1029)):
         check(module, "bwd", vjp(layernorm()), {"s0": rows, "s1": columns})
+
+
+def test_exponentials_and_extrema_of_rows_go_over_whole_vectors() -> None:
+    text = emit_kernel(lower(softmax()), "forward", "f32")
+    row = text[: text.index("cdef struct")]
+    assert "jc_each_exp_f32(" in row and "jc_each_max_f32(" in row and "jc_order_f32" not in row
+    (kept,) = re.findall(r"(t\d*) = jc_each_exp_f32\(jc_load_f32", row)
+    assert re.search(rf"jc_store_f32\([^;\n]*, {kept}\)", row) and f"_lanes[lane] += {kept}" in row
+    module = built("exponentials_in_vectors", {"forward": softmax(), "bwd": vjp(softmax())})
+    for rows, columns in ((0, 5), (3, 0), (1, 1), (2, 15), (3, 16), (5, 64), (3, 131), (1030, 1029)):
+        check(module, "forward", softmax(), {"s0": rows, "s1": columns})
+        check(module, "bwd", vjp(softmax()), {"s0": rows, "s1": columns})
 
 
 def test_each_row_function_asks_what_is_wanted_or_is_spared_it() -> None:

@@ -35,7 +35,9 @@ mp.prec = 180
 
 @dataclass(frozen=True, slots=True)
 class Function:
-    """A function of the header: its definition, the interval it is sampled on, its bounds in ulp; inline or not."""
+    """A function of the header: its definition, the interval it is sampled on, its bounds in ulp; inline or not; of
+    numbers or of vectors.
+    """
 
     name: str
     exact: Callable[[Any], Any]
@@ -44,10 +46,12 @@ class Function:
     f32: float = 2.0
     f64: float = 2.0
     inline: bool = True
+    of: str = "number"
 
 
 FUNCTIONS = (
     Function("exp", mp.exp, f32=1.0, f64=1.0),
+    Function("each_exp", mp.exp, f32=1.0, f64=1.0, inline=False, of="vector"),
     Function("expm1", mp.expm1, f32=1.5, f64=2.25),
     Function("tanh", mp.tanh),
     Function("sigmoid", lambda x: 1 / (1 + mp.exp(-x))),
@@ -82,13 +86,31 @@ PHRASES = {  # loops of several functions, as layers write them
 }
 
 
+def over_vectors(name: str, s: str, *arrays: str) -> str:
+    """A loop over whole vectors and the part at the end."""
+    loaded = ", ".join(f"jc_load_part_{s}({array} + i, k)" for array in arrays)
+    return (
+        f"for (ptrdiff_t i = 0, k; i < n; i += k) {{ k = n - i < JC_LANES_{s} ? n - i : JC_LANES_{s}; "
+        f"jc_store_part_{s}(y + i, jc_{name}_{s}({loaded}), k); }}"
+    )
+
+
 def source() -> str:
     """One exported function a line: a loop over arrays for each function and type, and the integer helpers."""
-    lines = ['#include "jaccomp.h"', '#define OUT __attribute__((visibility("default"))) void']
+    lines = [
+        '#include "jaccomp.h"',
+        '#include "jaccomp_lanes.h"',
+        '#define OUT __attribute__((visibility("default"))) void',
+    ]
     for s, t in C_TYPES.items():
         head = f"({t} *restrict y, const {t} *restrict x, "
         loop = "ptrdiff_t n) {{ for (ptrdiff_t i = 0; i < n; ++i) y[i] = {}; }}"
-        for name in (*(function.name for function in FUNCTIONS), *PLAIN):
+        for name in (function.name for function in FUNCTIONS if function.of == "vector"):
+            lines.append(f"OUT {name}_{s}{head}ptrdiff_t n) {{ {over_vectors(name, s, 'x')} }}")
+        for name in ("each_max", "each_min"):
+            body = over_vectors(name, s, "x", "z")
+            lines.append(f"OUT {name}_{s}{head}const {t} *restrict z, ptrdiff_t n) {{ {body} }}")
+        for name in (*(function.name for function in FUNCTIONS if function.of == "number"), *PLAIN):
             lines.append(f"OUT {name}_{s}{head}{loop.format(f'jc_{name}_{s}(x[i])')}")
         for name, phrase in PHRASES.items():
             lines.append(f"OUT {name}_{s}{head}{loop.format(phrase.format(s=s))}")
@@ -206,6 +228,7 @@ def test_the_error_is_within_its_bound(library: ctypes.CDLL, function: Function,
 INF, NAN = math.inf, math.nan
 EDGES: dict[str, dict[float, float]] = {
     "exp": {-INF: 0, INF: INF, 0: 1, -1e30: 0, 1e30: INF},
+    "each_exp": {-INF: 0, INF: INF, 0: 1, -800: 0, 800: INF, -1e30: 0, 1e30: INF, -3e38: 0, 3e38: INF},
     "expm1": {-INF: -1, INF: INF, 0: 0, -1e30: -1, 1e30: INF},
     "tanh": {-INF: -1, INF: 1, 0: 0, -1e30: -1, 1e30: 1, 30: 1},
     "sigmoid": {-INF: 0, INF: 1, 0: 0.5, -1e30: 0, 1e30: 1},
@@ -248,6 +271,8 @@ def test_max_and_min_are_those_of_numpy(library: ctypes.CDLL, kind: str) -> None
     a, b = (np.ascontiguousarray(part.ravel()) for part in np.meshgrid(values, values))
     np.testing.assert_array_equal(call(library, "max", a, b), np.maximum(a, b))
     np.testing.assert_array_equal(call(library, "min", a, b), np.minimum(a, b))
+    np.testing.assert_array_equal(call(library, "each_max", a, b), np.maximum(a, b))
+    np.testing.assert_array_equal(call(library, "each_min", a, b), np.minimum(a, b))
 
 
 @pytest.mark.parametrize("kind", TYPES)
@@ -264,8 +289,9 @@ def test_functions_of_two(library: ctypes.CDLL, name: str, value: Callable[[Any,
 def test_subnormal_results_are_gradual(library: ctypes.CDLL, kind: str) -> None:
     info = np.finfo(TYPES[kind])
     x = np.log(np.float64(info.smallest_subnormal)) + np.linspace(0.5, 12, 200)
-    y = call(library, "exp", x.astype(TYPES[kind]))
-    assert (y > 0).all() and (np.diff(y) >= 0).all() and y[0] < info.tiny * 1e-3
+    for name in ("exp", "each_exp"):
+        y = call(library, name, x.astype(TYPES[kind]))
+        assert (y > 0).all() and (np.diff(y) >= 0).all() and y[0] < info.tiny * 1e-3
     assert (call(library, "sigmoid", x.astype(TYPES[kind])) > 0).all()
 
 
@@ -346,7 +372,7 @@ def test_both_sides_of_a_sigmoid_share_their_exponential(tmp_path: Path) -> None
 
     def divisions(name: str) -> int:
         loop = next(line for line in lines if line.startswith(f"OUT {name}_f32("))
-        gcc(tmp_path, *Flags().words(), "-fno-tree-vectorize", "-S", "-o", "loop.s", text="\n".join((*lines[:2], loop)))
+        gcc(tmp_path, *Flags().words(), "-fno-tree-vectorize", "-S", "-o", "loop.s", text="\n".join((*lines[:3], loop)))
         return len(re.findall(r"\bv?divss\b", (tmp_path / "loop.s").read_text()))
 
     assert divisions("sigmoid") == divisions("both_sides") == 1

@@ -37,12 +37,19 @@ AccessText = Callable[[Access], str]
 
 
 class Spelling:
-    """Names and accesses of one function, and the dtype of its reals."""
+    """Names and accesses of one function, the dtype of its reals, and which of them are vectors of it."""
 
-    def __init__(self, dtype: DType, names: Mapping[sp.Basic, str], access: AccessText) -> None:
+    def __init__(
+        self,
+        dtype: DType,
+        names: Mapping[sp.Basic, str],
+        access: AccessText,
+        is_vector: Callable[[sp.Expr], bool] = lambda expr: False,
+    ) -> None:
         self.dtype = dtype
         self.names = names
         self.access = access
+        self.is_vector = is_vector
 
     # ---- integers
 
@@ -163,6 +170,7 @@ class Spelling:
             return f"<{REAL[self.dtype]}>{self.integer(expr, ATOM)}", UNARY
         name = CALLS.get(type(expr), "")
         if name:
+            name = f"each_{name}" if self.is_vector(expr) else name
             return f"jc_{name}_{self.dtype}({', '.join(self.real(a) for a in expr.args)})", ATOM
         raise StageError("emission", f"no spelling for the function {type(expr).__name__} in {expr}.")
 

@@ -6,6 +6,7 @@ Input: the block of a placed nest. Output: its lines, and which variables and fl
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from itertools import zip_longest
 
 import sympy as sp
@@ -19,7 +20,7 @@ from jaccomp.emit.runs import Run, run
 from jaccomp.emit.scope import Scope
 from jaccomp.emit.streams import LINE, Line, lines
 from jaccomp.emit.templates import render
-from jaccomp.emit.vectors import Lanes, moves, steady, vectors
+from jaccomp.emit.vectors import START, Lanes, Vectors, moves, steady, vectors
 from jaccomp.emit.window_calls import WindowCalls
 from jaccomp.lowering.contraction import run_stride
 from jaccomp.lowering.ir import (
@@ -76,7 +77,8 @@ class Row:
         self.moving: set[sp.Basic] = set()
         self.names, self.symbols = names, symbols
         self.local_names, self.shifts = local_names, shifts
-        self.spelling = Spelling(self.dtype, symbols, self.access)
+        self.held: dict[sp.Expr, sp.Symbol] = {}
+        self.spelling = Spelling(self.dtype, symbols, self.access, self._is_vector)
         self.variables: list[str] = []
         self.plans: dict[str, int] = {}
         self.flags: set[str] = set()
@@ -261,8 +263,9 @@ class Row:
         streams = {t: self.names.fresh("streams") for t in found.assigned if t.name in self.streamed}
         self.marks += streams.values()
         self.streams = self.streams or bool(streams)
-        whole = Lanes(loop.index, sums, streams, lane if found.steps > 1 else "0")
-        part = Lanes(loop.index, sums, streams, "0", count)
+        reducers = {target: how.reducer for target, how in found.sums.items()}
+        whole = Lanes(loop.index, sums, reducers, streams, found.kept, lane if found.steps > 1 else "0")
+        part = Lanes(loop.index, sums, reducers, streams, found.kept, "0", count)
         lower, upper = self._bounds(loop)
         return render(
             "vectors.pyx.j2",
@@ -279,19 +282,28 @@ class Row:
             steps=found.steps,
             width=f"{found.steps} * JC_LANES_{self.dtype}" if found.steps > 1 else f"JC_LANES_{self.dtype}",
             length=upper if lower == "0" else f"{upper} - ({lower})",
-            sums=[
-                {"lanes": name, "target": self.access(target), "wanted": self._wanted(found.sums[target])}
-                for target, name in sums.items()
-            ],
+            sums=[self._reduced(target, name, found) for target, name in sums.items()],
             streams=[self._stream(target, name, loop.index, start) for target, name in streams.items()],
             body=self._in_lanes(loop.body, whole),
             part=self._in_lanes(loop.body, part),
         )
 
+    def _reduced(self, target: Access, name: str, found: Vectors) -> dict[str, str]:
+        """How what a vector loop reduces to begins, and how its vectors meet at the end."""
+        reducer = found.sums[target].reducer
+        spelled, lanes = self.access(target), f"{name}, {found.steps}"
+        if reducer == "sum":
+            start, met = f"jc_zeros_{self.dtype}()", f"{spelled} += jc_total_{self.dtype}({lanes})"
+        else:
+            start = f"jc_spread_{self.dtype}({START[reducer]})"
+            most = f"jc_most_{reducer}_{self.dtype}({lanes})"
+            met = f"{spelled} = jc_{reducer}_{self.dtype}({spelled}, {most})"
+        return {"lanes": name, "start": start, "met": met, "wanted": self._wanted(found.sums[target].outputs)}
+
     def _in_lanes(self, block: Block, lanes: Lanes) -> str:
         self.lanes = lanes
         text = self.block(block, False)
-        self.lanes = None
+        self.lanes, self.held = None, {}
         return text
 
     def _stream(self, target: Access, name: str, index: sp.Symbol, start: str) -> dict[str, str]:
@@ -322,8 +334,7 @@ class Row:
         """One statement over a vector, or over a part of one."""
         target, spelled = node.target, self.spelling.real(value)
         if target in lanes.sums:
-            inside = f"jc_first_{self.dtype}({spelled}, {lanes.count})" if lanes.count else spelled
-            return f"{lanes.sums[target]}[{lanes.lane}] += {inside}"
+            return self._gathered(f"{lanes.sums[target]}[{lanes.lane}]", lanes.reducers[target], spelled, lanes.count)
         if isinstance(node, Accumulate):
             spelled = f"{self._loaded(target, lanes)} + ({spelled})"
         place = self._place(target, lanes.index, lanes.index)
@@ -332,6 +343,13 @@ class Row:
         if target in lanes.streams:
             return f"jc_pass_{self.dtype}({place}, {spelled}, {lanes.streams[target]})"
         return f"jc_store_{self.dtype}({place}, {spelled})"
+
+    def _gathered(self, into: str, reducer: str, value: str, count: str) -> str:
+        """A vector, or so many lanes of it, reduced to what is there."""
+        if reducer == "sum":
+            return f"{into} += jc_first_{self.dtype}({value}, {count})" if count else f"{into} += {value}"
+        inside = f"jc_first_or_{self.dtype}({value}, {count}, {START[reducer]})" if count else value
+        return f"{into} = jc_each_{reducer}_{self.dtype}({inside}, {into})"
 
     def _streamed(self, loop: Loop, top: bool) -> str | None:
         """A loop whose results go to lines that are streamed where they outgrow the cache."""
@@ -393,7 +411,7 @@ class Row:
         return upper if lower == "0" else f"{lower}, {upper}"
 
     def _loop(self, loop: Loop, top: bool) -> str:
-        for attempt in (self._extremum, self._call, self._vectors, self._streamed):
+        for attempt in (self._call, self._vectors, self._extremum, self._streamed):
             found = attempt(loop, top)
             if found is not None:
                 return found
@@ -412,19 +430,32 @@ class Row:
         return render("tile.pyx.j2", **values, **bounds, stop=self.symbols[loop.stop], last=last)
 
     def _run(self, run: Sequence[Leaf]) -> list[str]:
-        """Straight-line statements, what they share computed once."""
-        if not run:
-            return []
-        plain = [n for n in run if isinstance(n, Assign | Accumulate | Scatter | Select)]
-        found = shared([n.value for n in plain], [n.target.name for n in plain], self.temporary_count)
+        """Straight-line statements, what they share computed once; of vectors, what later ones read stays in one."""
         lines: list[str] = []
-        for node, (definitions, value) in zip(plain, found, strict=True):
+        plain: list[Assign | Accumulate | Scatter | Select] = []
+        for node in run:
+            assert isinstance(node, Assign | Accumulate | Scatter | Select)
+            plain.append(replace(node, value=node.value.xreplace(self.held)) if self.held else node)
+            if self.lanes is not None and node.target in self.lanes.kept:
+                lines += self._straight(plain, keeps=True)
+                plain = []
+        return lines + self._straight(plain)
+
+    def _straight(self, run: Sequence[Assign | Accumulate | Scatter | Select], keeps: bool = False) -> list[str]:
+        """Statements, what they share computed once; what the last assigns is kept for others to read if asked."""
+        found = shared([n.value for n in run], [n.target.name for n in run], self.temporary_count)
+        lines: list[str] = []
+        for node, (definitions, value) in zip(run, found, strict=True):
             for symbol, meaning in definitions:
                 lines += self._named(symbol, meaning)
             if self.lanes is not None:
                 value, more = steady(value, self._is_vector, self.temporary_count)
                 for symbol, meaning in more:
                     lines += self._named(symbol, meaning)
+            if keeps and node is run[-1]:
+                symbol = sp.Symbol(f"held{len(self.held)}", real=True)
+                lines += self._named(symbol, value)
+                self.held[node.target] = value = symbol
             lines.append(self._leaf(node, value))
         return lines
 

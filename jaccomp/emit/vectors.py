@@ -1,15 +1,15 @@
-"""Loops of plain arithmetic, which are written over whole vectors instead of being left to the C compiler.
+"""Loops of arithmetic and exponentials, which are written over whole vectors instead of being left to the C compiler.
 
 for i: s += x[i] y[i]
     ->   for i by 4 vectors: { for lane in 0 .. 4: sums[lane] += x[i..] y[i..] };  s += total of sums
 
-A sum then does not wait for itself, and a result can be stored past the cache from a register. What has functions,
-choices or gathers in it stays a loop over numbers.
+A sum, or a maximum, then does not wait for itself, and a result can be stored past the cache from a register. What has
+other functions, choices or gathers in it stays a loop over numbers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 import sympy as sp
@@ -26,22 +26,41 @@ AT_ONCE = 4
 """Vectors of one step: enough additions under way to hide how long one takes."""
 
 
+EACH = (sp.exp,)
+"""Functions that the header has for each lane of a vector."""
+START = {"sum": "0", "max": "-JC_INF", "min": "JC_INF"}
+"""Where a reduction begins."""
+
+
+@dataclass(frozen=True, slots=True)
+class Gathered:
+    """How a loop reduces to a local, and for which outputs."""
+
+    reducer: str
+    outputs: tuple[str, ...]
+
+
 @dataclass(frozen=True, slots=True)
 class Vectors:
-    """A loop over vectors: the locals it adds to, for which outputs, what it assigns, and the vectors of one step."""
+    """A loop over vectors: the locals it reduces to, what it assigns, what of that it reads, the vectors of a step."""
 
-    sums: dict[Access, tuple[str, ...]]
+    sums: dict[Access, Gathered]
     assigned: tuple[Access, ...]
+    kept: frozenset[Access]
     steps: int
 
 
 @dataclass(frozen=True, slots=True)
 class Lanes:
-    """How the body of a vector loop is spelled: its index, the sums' names, and how many lanes of a part there are."""
+    """How the body of a vector loop is spelled: its index, the names of what it reduces to, what stays in a register
+    for later statements, and how many lanes of a part there are.
+    """
 
     index: sp.Symbol
     sums: dict[Access, str]
+    reducers: dict[Access, str]
     streams: dict[Access, str]
+    kept: frozenset[Access]
     lane: str
     count: str = ""
 
@@ -52,10 +71,10 @@ def moves(expr: sp.Expr, index: sp.Symbol, moving: Collection[sp.Basic] = ()) ->
 
 
 def vectors(loop: Loop, local_names: Collection[str]) -> Vectors | None:
-    """An innermost loop over contiguous arrays that holds nothing but sums, differences and products; else None."""
+    """An innermost loop over contiguous arrays of sums, differences, products and exponentials; else None."""
     if loop.stop is not None:
         return None
-    sums: dict[Access, tuple[str, ...]] = {}
+    sums: dict[Access, Gathered] = {}
     assigned: dict[Access, None] = {}
     leaves: list[Assign | Accumulate] = []
     for leaf, outputs in wanted_nodes(loop.body):
@@ -65,21 +84,42 @@ def vectors(loop: Loop, local_names: Collection[str]) -> Vectors | None:
         target = leaf.target
         if not _is_arithmetic(leaf.value, loop.index) or not moves(leaf.value, loop.index) or target.is_integer:
             return None
-        if isinstance(leaf, Accumulate) and leaf.reducer != "sum":
+        if isinstance(leaf, Accumulate) and leaf.reducer not in START:
             return None
         if target.name in local_names or not target.indices:
             if not isinstance(leaf, Accumulate) or target.name not in local_names:
                 return None
-            sums[target] = outputs
+            sums[target] = Gathered(leaf.reducer, outputs)
         elif slope(target.indices[0], loop.index) != 1 or target.indices[0].has(Access):
             return None
         elif isinstance(leaf, Assign):
             assigned[target] = None
-    read = {a.name for leaf in leaves for a in accesses(leaf.value)}
-    written = [leaf.target.name for leaf in leaves if leaf.target not in sums]
-    if not leaves or {s.name for s in sums} & read or len(set(written)) != len(written) or set(written) & read:
+        elif leaf.reducer != "sum":
+            return None
+    kept = _kept(leaves)
+    if not leaves or kept is None or {s.name for s in sums} & {a.name for n in leaves for a in accesses(n.value)}:
         return None
-    return Vectors(sums, tuple(assigned), max(1, min(AT_ONCE, SUMS // len(sums))) if sums else 1)
+    return Vectors(sums, tuple(assigned), kept, max(1, min(AT_ONCE, SUMS // len(sums))) if sums else 1)
+
+
+def _kept(leaves: Sequence[Assign | Accumulate]) -> frozenset[Access] | None:
+    """What a statement assigns and later ones read at the same place; None where they read or write another place."""
+    written: dict[str, Assign | Accumulate] = {}
+    kept: set[Access] = set()
+    names = {leaf.target.name for leaf in leaves if leaf.target.indices}
+    for leaf in leaves:
+        for access in accesses(leaf.value):
+            if access.name not in names:
+                continue
+            writer = written.get(access.name)
+            if not isinstance(writer, Assign) or access != writer.target:
+                return None
+            kept.add(access)
+        if leaf.target.name in written:
+            return None
+        if leaf.target.indices:
+            written[leaf.target.name] = leaf
+    return frozenset(kept)
 
 
 def _is_arithmetic(expr: sp.Expr, index: sp.Symbol) -> bool:
@@ -90,7 +130,7 @@ def _is_arithmetic(expr: sp.Expr, index: sp.Symbol) -> bool:
         return not expr.is_integer and not expr.indices[0].has(Access) and move in (0, 1)
     if index not in expr.free_symbols:
         return True
-    if isinstance(expr, sp.Add | sp.Mul):
+    if isinstance(expr, (sp.Add, sp.Mul, *EACH)):
         return all(_is_arithmetic(a, index) for a in expr.args)
     if isinstance(expr, sp.Pow):
         return bool(expr.exp.is_Integer and 0 < expr.exp <= 4) and _is_arithmetic(expr.base, index)
