@@ -501,6 +501,14 @@ def test_exponentials_and_extrema_of_rows_go_over_whole_vectors() -> None:
         check(module, "bwd", vjp(softmax()), {"s0": rows, "s1": columns})
 
 
+def test_what_a_vector_loop_does_not_change_is_computed_before_it() -> None:
+    x, y = Tensor("x0", (N, D)), Tensor("v0", (N, D))
+    scaled = program("scaled", (x, y), scalar_map("v0", 2, x[i, j] / D / N))
+    text = emit_kernel(lower(scaled), "forward", "f32")
+    (before,) = re.findall(r"(?m)^    (t\d*) = .*<float>s", text)
+    assert re.search(rf"jc_pass_f32\(.*{before} \* jc_load_f32", text)
+
+
 def test_each_row_function_asks_what_is_wanted_or_is_spared_it() -> None:
     text = emit_kernel(lower(vjp(layernorm())), "bwd", "f32")
     whole, some = re.findall(r"(?ms)^cdef inline void bwd_nest\d_row(?:_some)?_f32\([^)]*ct_x0.*?^\n", text)

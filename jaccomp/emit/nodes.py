@@ -42,7 +42,7 @@ from jaccomp.lowering.ir import (
     walk,
 )
 from jaccomp.notation import Access
-from jaccomp.program import Constraint
+from jaccomp.program import Constraint, accesses
 
 
 class Row:
@@ -78,6 +78,8 @@ class Row:
         self.names, self.symbols = names, symbols
         self.local_names, self.shifts = local_names, shifts
         self.held: dict[sp.Expr, sp.Symbol] = {}
+        self.still: dict[str, str] = {}
+        self.asking = 0
         self.spelling = Spelling(self.dtype, symbols, self.access, self._is_vector)
         self.variables: list[str] = []
         self.plans: dict[str, int] = {}
@@ -127,7 +129,9 @@ class Row:
                 return self._loop(node, top)
             case Guard():
                 condition = self._condition(node)
+                self.asking += bool(condition)
                 body = self.block(node.body, top)
+                self.asking -= bool(condition)
                 return render("guard.pyx.j2", condition=condition, body=body) if condition else body
             case Contract():
                 return self._contract(node)
@@ -266,6 +270,9 @@ class Row:
         reducers = {target: how.reducer for target, how in found.sums.items()}
         whole = Lanes(loop.index, sums, reducers, streams, found.kept, lane if found.steps > 1 else "0")
         part = Lanes(loop.index, sums, reducers, streams, found.kept, "0", count)
+        body, rest = self._in_lanes(loop.body, whole), self._in_lanes(loop.body, part)
+        still = [render("assign.pyx.j2", target=name, value=value).rstrip("\n") for value, name in self.still.items()]
+        self.still = {}
         lower, upper = self._bounds(loop)
         return render(
             "vectors.pyx.j2",
@@ -284,8 +291,9 @@ class Row:
             length=upper if lower == "0" else f"{upper} - ({lower})",
             sums=[self._reduced(target, name, found) for target, name in sums.items()],
             streams=[self._stream(target, name, loop.index, start) for target, name in streams.items()],
-            body=self._in_lanes(loop.body, whole),
-            part=self._in_lanes(loop.body, part),
+            still=still,
+            body=body,
+            part=rest,
         )
 
     def _reduced(self, target: Access, name: str, found: Vectors) -> dict[str, str]:
@@ -462,6 +470,9 @@ class Row:
     def _named(self, symbol: sp.Symbol, meaning: sp.Expr) -> list[str]:
         """A shared subexpression, or one that does not change in a vector loop, as a variable."""
         self.temporary_count += 1
+        if self.lanes is not None and not self.asking and not self._is_vector(meaning) and self._is_there(meaning):
+            self.symbols[symbol] = self._before(self.spelling.real(meaning))
+            return []
         name = self.names.fresh("t")
         self.symbols[symbol] = name
         if not self._is_vector(meaning):
@@ -473,6 +484,18 @@ class Row:
         meaning, more = steady(meaning, self._is_vector, self.temporary_count)
         lines = [line for inner, its in more for line in self._named(inner, its)]
         return [*lines, render("assign.pyx.j2", target=name, value=self.spelling.real(meaning))]
+
+    def _is_there(self, expr: sp.Expr) -> bool:
+        """May its numbers be read before a loop that perhaps does nothing?"""
+        offsets = [sp.expand(self.inner_offset(a)) for a in accesses(expr) if a.indices]
+        return not any(part.could_extract_minus_sign() for offset in offsets for part in sp.Add.make_args(offset))
+
+    def _before(self, value: str) -> str:
+        """A variable that is set before a vector loop: stores past the cache hide from C that it stays the same."""
+        if value not in self.still:
+            self.still[value] = self.names.fresh("t")
+            self.variables.append(self.still[value])
+        return self.still[value]
 
     def _is_vector(self, expr: sp.Expr) -> bool:
         return self.lanes is not None and moves(expr, self.lanes.index, self.moving)
