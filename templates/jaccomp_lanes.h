@@ -113,6 +113,23 @@ JC_LANES(float, int32_t, f32, JC_STREAM_F32)
 JC_LANES(double, int64_t, f64, JC_STREAM_F64)
 #undef JC_LANES
 
+/* A loop that reads the last of a row asks for the next row, `stride` values on, where the array outgrows the cache: the hardware follows
+   no stream past the end of a page, and is late. 1: into the first cache, 2: a long row into the second. */
+#define JC_AHEAD_BYTES 2048
+#define JC_AHEAD_LONG 8192
+#define JC_AHEAD(T, suffix) \
+static inline int jc_looks_ahead_##suffix(ptrdiff_t stride, ptrdiff_t whole) { \
+    if (stride < (ptrdiff_t)(JC_AHEAD_BYTES / sizeof(T)) || whole < (ptrdiff_t)(JC_COPY_STREAMED / sizeof(T))) return 0; \
+    return stride < (ptrdiff_t)(JC_AHEAD_LONG / sizeof(T)) ? 1 : 2; \
+} \
+static inline void jc_ahead_##suffix(const T *next, int looks) { \
+    if (looks == 1) __builtin_prefetch(next); \
+    else if (looks) __builtin_prefetch(next, 0, 2); \
+}
+JC_AHEAD(float, f32)
+JC_AHEAD(double, f64)
+#undef JC_AHEAD
+
 /* jc_each_f: a function of numbers, of each lane. The compiler makes the loop one vector operation after the other. */
 #define JC_EACH(T, suffix, name) \
 static inline jc_lanes_##suffix jc_each_##name##_##suffix(jc_lanes_##suffix v) { \

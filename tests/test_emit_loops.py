@@ -509,6 +509,15 @@ def test_what_a_vector_loop_does_not_change_is_computed_before_it() -> None:
     assert re.search(rf"jc_pass_f32\(.*{before} \* jc_load_f32", text)
 
 
+def test_the_last_loop_over_a_row_asks_for_the_next_row() -> None:
+    text = emit_kernel(lower(layernorm()), "forward", "f32")
+    row = text[: text.index("cdef struct")]
+    assert row.count("= jc_looks_ahead_f32(s1, s0 * s1)") == 1
+    (asked,) = re.findall(r"jc_ahead_f32\((.*), looks\)", row)
+    assert asked.startswith("x0 + ") and asked.endswith(" + s1")
+    assert row.index("jc_ahead_f32") < row.index("jc_pass_f32") and row.index("jc_looks") > row.rindex("jc_total")
+
+
 def test_each_row_function_asks_what_is_wanted_or_is_spared_it() -> None:
     text = emit_kernel(lower(vjp(layernorm())), "bwd", "f32")
     whole, some = re.findall(r"(?ms)^cdef inline void bwd_nest\d_row(?:_some)?_f32\([^)]*ct_x0.*?^\n", text)

@@ -25,6 +25,8 @@ OF_A_DTYPE = {
     "pass": "void {name}({real} *, {lanes}, bint)",
     "zeros": "{lanes} {name}()",
     "first": "{lanes} {name}({lanes}, Py_ssize_t)",
+    "looks_ahead": "int {name}(Py_ssize_t, Py_ssize_t)",
+    "ahead": "void {name}(const {real} *, int)",
     "spread": "{lanes} {name}({real})",
     "first_or": "{lanes} {name}({lanes}, Py_ssize_t, {real})",
     "each_exp": "{lanes} {name}({lanes})",

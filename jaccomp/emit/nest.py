@@ -18,6 +18,7 @@ from jaccomp.emit.nodes import Row
 from jaccomp.emit.scope import Scope
 from jaccomp.emit.streams import write_only
 from jaccomp.emit.templates import render
+from jaccomp.lowering.affine import slope
 from jaccomp.lowering.ir import LEAVES, Buffer, Contract, Function, Guard, Loop, Select, Within, leaf_expressions, walk
 from jaccomp.lowering.storage import node_accesses
 from jaccomp.notation import Access
@@ -69,6 +70,7 @@ class Nest:
                                       for s in (n.index, n.stop) if s is not None)]:  # fmt: skip
             self.symbols[symbol] = self.names.fresh(self.hint(hints.get(symbol), symbol))
         self.shifts = self._shifts()
+        self.ahead = self._ahead()
         self.row = self._row(all_wanted=True)
         self.spelling = self.row.spelling
 
@@ -84,7 +86,7 @@ class Nest:
         outputs = write_only(self.function.body) & set(self.kernel.program.outputs)
         local_names = {b.name for b in self.locals}
         names, symbols = self.names.copy(), dict(self.symbols)
-        return Row(self.scope, names, symbols, local_names, self.shifts, outputs, all_wanted)
+        return Row(self.scope, names, symbols, local_names, self.shifts, outputs, self.ahead, all_wanted)
 
     # ---- pointers
 
@@ -112,6 +114,21 @@ class Nest:
             ]  # fmt: skip
             own.setdefault(access.name, set()).add(sp.Add(*mine))
         return {name: next(iter(parts)) for name, parts in own.items() if len(parts) == 1 and next(iter(parts)) != 0}
+
+    def _ahead(self) -> dict[tuple[str, sp.Symbol], sp.Expr]:
+        """How far on the next row of an input lies, by the loop that is the last of the body to read this one."""
+        last: dict[str, sp.Symbol] = {}
+        for loop in (n for n in walk(self.function.body) if isinstance(n, Loop)):
+            last.update((a.name, loop.index) for a in node_accesses(loop) if loop.index in a.free_symbols)
+        if not self.function.parallel or self.function.parallel[-1].stop is not None:
+            return {}
+        index = self.function.parallel[-1].index
+        strides = {name: slope(shift, index) for name, shift in self.shifts.items()}
+        return {
+            (name, last[name]): stride
+            for name, stride in strides.items()
+            if stride is not None and stride != 0 and name in last and name in self.kernel.program.inputs
+        }
 
     def _pointer_type(self, buffer: Buffer) -> str:
         written = {n.target.name for n in walk(self.function.body) if isinstance(n, LEAVES)}
@@ -233,6 +250,8 @@ class Nest:
             lines.append(f"cdef lanes_{self.dtype} {', '.join(row.vector_variables)}")
         if row.marks:
             lines.append(f"cdef bint {', '.join(row.marks)}")
+        if row.looks:
+            lines.append(f"cdef int {', '.join(row.looks)}")
         if row.order:
             lines.append(f"cdef {ORDER[self.dtype]} {row.order}")
         lines += [f"cdef Py_ssize_t {name}[{length}]" for name, length in row.plans.items()]

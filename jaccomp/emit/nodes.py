@@ -22,6 +22,7 @@ from jaccomp.emit.streams import LINE, Line, lines
 from jaccomp.emit.templates import render
 from jaccomp.emit.vectors import START, Lanes, Vectors, moves, steady, vectors
 from jaccomp.emit.window_calls import WindowCalls
+from jaccomp.lowering.affine import slope
 from jaccomp.lowering.contraction import run_stride
 from jaccomp.lowering.ir import (
     LEAVES,
@@ -39,6 +40,7 @@ from jaccomp.lowering.ir import (
     Scatter,
     Select,
     Span,
+    leaf_accesses,
     walk,
 )
 from jaccomp.notation import Access
@@ -48,9 +50,10 @@ from jaccomp.program import Constraint, accesses
 class Row:
     """The text of one row function.
 
-    `streamed` are the buffers whose lines may be streamed; with `all_wanted` nothing asks which outputs are. When it is
-    written, `variables`, `vector_variables`, `plans`, `order`, `flags`, `sizes`, `lines`, `sums`, `marks`,
-    `counters` say what it needs declared, and `streams` whether its stores wait for a fence.
+    `streamed` are the buffers whose lines may be streamed; `ahead` says
+    how far on the next row of an input is, for the loop that reads the last of this one; with `all_wanted` nothing asks
+    which outputs are. When it is written, `variables`, `vector_variables`, `plans`, `order`, `flags`, `sizes`, `lines`,
+    `sums`, `marks`, `looks`, `counters` say what it needs declared, and `streams` whether its stores wait for a fence.
     """
 
     def __init__(
@@ -61,10 +64,11 @@ class Row:
         local_names: Collection[str],
         shifts: Mapping[str, sp.Expr],
         streamed: Collection[str],
+        ahead: Mapping[tuple[str, sp.Symbol], sp.Expr],
         all_wanted: bool,
     ) -> None:
         self.scope, self.dtype = scope, scope.dtype
-        self.streamed = streamed
+        self.streamed, self.ahead = streamed, ahead
         self.all_wanted = all_wanted
         self.places: dict[Access, str] = {}
         self.lines: list[tuple[str, str, int]] = []
@@ -72,6 +76,7 @@ class Row:
         self.lanes: Lanes | None = None
         self.sums: list[tuple[str, int]] = []
         self.marks: list[str] = []
+        self.looks: list[str] = []
         self.steps: tuple[str, ...] = ()
         self.vector_variables: list[str] = []
         self.moving: set[sp.Basic] = set()
@@ -291,6 +296,7 @@ class Row:
             length=upper if lower == "0" else f"{upper} - ({lower})",
             sums=[self._reduced(target, name, found) for target, name in sums.items()],
             streams=[self._stream(target, name, loop.index, start) for target, name in streams.items()],
+            nexts=self._nexts(loop),
             still=still,
             body=body,
             part=rest,
@@ -319,6 +325,25 @@ class Row:
         at = sp.Symbol(start, integer=True)
         self.symbols[at] = start
         return {"name": name, "place": self._place(target, index, at), "whole": self._elements(target.name)}
+
+    def _nexts(self, loop: Loop) -> list[dict[str, str]]:
+        """Where the next rows are of the inputs whose rows a loop is the last to read, and when to ask for them."""
+        read = dict.fromkeys(a for n in walk(loop) if isinstance(n, LEAVES) for a in leaf_accesses(n))
+        names: dict[tuple[str, str], str] = {}
+        found: list[dict[str, str]] = []
+        for access in read:
+            stride = self.ahead.get((access.name, loop.index))
+            if stride is None or slope(access.indices[0], loop.index) != 1:
+                continue
+            self.sizes |= stride.free_symbols
+            size = self.spelling.integer(stride), self._elements(access.name)
+            asks = "" if size in names else f"jc_looks_ahead_{self.dtype}({', '.join(size)})"
+            if asks:
+                names[size] = self.names.fresh("looks")
+                self.looks.append(names[size])
+            place = self._at(access, sp.expand(self.inner_offset(access) + stride))
+            found.append({"name": names[size], "place": place, "asks": asks})
+        return found
 
     def _elements(self, name: str) -> str:
         """How many elements an array has, whose sizes the row function then needs."""
