@@ -130,6 +130,12 @@ JC_AHEAD(float, f32)
 JC_AHEAD(double, f64)
 #undef JC_AHEAD
 
+/* So many elements of an array as count for storing a run past the cache, if a place of it is touched again when it is done: that waits for
+   memory, which a long run does not mind. */
+#define JC_MENDED_LONG 16384
+static inline ptrdiff_t jc_if_long_f32(ptrdiff_t n, ptrdiff_t whole) { return n >= (ptrdiff_t)(JC_MENDED_LONG / sizeof(float)) ? whole : 0; }
+static inline ptrdiff_t jc_if_long_f64(ptrdiff_t n, ptrdiff_t whole) { return n >= (ptrdiff_t)(JC_MENDED_LONG / sizeof(double)) ? whole : 0; }
+
 /* jc_each_f: a function of numbers, of each lane. The compiler makes the loop one vector operation after the other. */
 #define JC_EACH(T, suffix, name) \
 static inline jc_lanes_##suffix jc_each_##name##_##suffix(jc_lanes_##suffix v) { \

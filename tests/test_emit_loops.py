@@ -518,6 +518,17 @@ def test_the_last_loop_over_a_row_asks_for_the_next_row() -> None:
     assert row.index("jc_ahead_f32") < row.index("jc_pass_f32") and row.index("jc_looks") > row.rindex("jc_total")
 
 
+def test_a_long_run_of_which_one_place_is_added_to_is_stored_past_the_cache() -> None:
+    x, labels, y = Tensor("x0", (N, D)), Tensor("x1", (N,), "int64"), Tensor("v0", (N, D))
+    hit = Term(sp.S.NegativeOne, (), (equal(labels[i,], j),))
+    one = program("mended", (x, labels, y), Equation("v0", (i, j), (Term(2 * x[i, j]), hit)))
+    text = emit_kernel(lower(one), "forward", "f32")
+    assert "jc_if_long_f32(s1, s0 * s1)" in text and text.count("jc_stream_fence()") == 1
+    module = built("mended", {"forward": one})
+    for rows, columns in ((0, 3), (2, 1), (5, 70), (1100, 1001), (260, 4099)):
+        check(module, "forward", one, {"s0": rows, "s1": columns}, ids=columns)
+
+
 def test_each_row_function_asks_what_is_wanted_or_is_spared_it() -> None:
     text = emit_kernel(lower(vjp(layernorm())), "bwd", "f32")
     whole, some = re.findall(r"(?ms)^cdef inline void bwd_nest\d_row(?:_some)?_f32\([^)]*ct_x0.*?^\n", text)

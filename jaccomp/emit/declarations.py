@@ -27,6 +27,7 @@ OF_A_DTYPE = {
     "first": "{lanes} {name}({lanes}, Py_ssize_t)",
     "looks_ahead": "int {name}(Py_ssize_t, Py_ssize_t)",
     "ahead": "void {name}(const {real} *, int)",
+    "if_long": "Py_ssize_t {name}(Py_ssize_t, Py_ssize_t)",
     "spread": "{lanes} {name}({real})",
     "first_or": "{lanes} {name}({lanes}, Py_ssize_t, {real})",
     "each_exp": "{lanes} {name}({lanes})",

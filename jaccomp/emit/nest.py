@@ -16,7 +16,7 @@ import sympy as sp
 from jaccomp.emit.expressions import ADD, ATOM, REAL
 from jaccomp.emit.nodes import Row
 from jaccomp.emit.scope import Scope
-from jaccomp.emit.streams import write_only
+from jaccomp.emit.streams import mended_only, write_only
 from jaccomp.emit.templates import render
 from jaccomp.lowering.affine import slope
 from jaccomp.lowering.ir import LEAVES, Buffer, Contract, Function, Guard, Loop, Select, Within, leaf_expressions, walk
@@ -83,10 +83,11 @@ class Nest:
 
     def _row(self, all_wanted: bool) -> Row:
         """The row function's text to be, with or without questions which outputs are wanted."""
-        outputs = write_only(self.function.body) & set(self.kernel.program.outputs)
+        outputs = set(self.kernel.program.outputs)
+        once, mended = write_only(self.function.body) & outputs, mended_only(self.function.body) & outputs
         local_names = {b.name for b in self.locals}
         names, symbols = self.names.copy(), dict(self.symbols)
-        return Row(self.scope, names, symbols, local_names, self.shifts, outputs, self.ahead, all_wanted)
+        return Row(self.scope, names, symbols, local_names, self.shifts, once | mended, mended, self.ahead, all_wanted)
 
     # ---- pointers
 

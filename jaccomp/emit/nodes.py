@@ -50,7 +50,7 @@ from jaccomp.program import Constraint, accesses
 class Row:
     """The text of one row function.
 
-    `streamed` are the buffers whose lines may be streamed; `ahead` says
+    `streamed` are the buffers whose lines may be streamed, `mended` those of them that are touched again; `ahead` says
     how far on the next row of an input is, for the loop that reads the last of this one; with `all_wanted` nothing asks
     which outputs are. When it is written, `variables`, `vector_variables`, `plans`, `order`, `flags`, `sizes`, `lines`,
     `sums`, `marks`, `looks`, `counters` say what it needs declared, and `streams` whether its stores wait for a fence.
@@ -64,11 +64,12 @@ class Row:
         local_names: Collection[str],
         shifts: Mapping[str, sp.Expr],
         streamed: Collection[str],
+        mended: Collection[str],
         ahead: Mapping[tuple[str, sp.Symbol], sp.Expr],
         all_wanted: bool,
     ) -> None:
         self.scope, self.dtype = scope, scope.dtype
-        self.streamed, self.ahead = streamed, ahead
+        self.streamed, self.mended, self.ahead = streamed, mended, ahead
         self.all_wanted = all_wanted
         self.places: dict[Access, str] = {}
         self.lines: list[tuple[str, str, int]] = []
@@ -293,9 +294,9 @@ class Row:
             count=count,
             steps=found.steps,
             width=f"{found.steps} * JC_LANES_{self.dtype}" if found.steps > 1 else f"JC_LANES_{self.dtype}",
-            length=upper if lower == "0" else f"{upper} - ({lower})",
+            length=self._length(loop),
             sums=[self._reduced(target, name, found) for target, name in sums.items()],
-            streams=[self._stream(target, name, loop.index, start) for target, name in streams.items()],
+            streams=[self._stream(target, name, loop, start) for target, name in streams.items()],
             nexts=self._nexts(loop),
             still=still,
             body=body,
@@ -320,11 +321,18 @@ class Row:
         self.lanes, self.held = None, {}
         return text
 
-    def _stream(self, target: Access, name: str, index: sp.Symbol, start: str) -> dict[str, str]:
+    def _stream(self, target: Access, name: str, loop: Loop, start: str) -> dict[str, str]:
         """Where an output begins in a loop, and the elements of all of it."""
         at = sp.Symbol(start, integer=True)
         self.symbols[at] = start
-        return {"name": name, "place": self._place(target, index, at), "whole": self._elements(target.name)}
+        return {"name": name, "place": self._place(target, loop.index, at), "whole": self._whole(target.name, loop)}
+
+    def _whole(self, name: str, loop: Loop) -> str:
+        """The elements that a loop may stream to: none of an array that is touched again after a short loop."""
+        elements = self._elements(name)
+        if name not in self.mended:
+            return elements
+        return f"jc_if_long_{self.dtype}({self._length(loop)}, {elements})"
 
     def _nexts(self, loop: Loop) -> list[dict[str, str]]:
         """Where the next rows are of the inputs whose rows a loop is the last to read, and when to ask for them."""
@@ -394,7 +402,7 @@ class Row:
         self.counters += [first, last]
         at = sp.Symbol(first, integer=True)
         self.symbols[at] = first
-        spelled = [self._line(line, loop.index, at, f"{last} - {first}") for line in found]
+        spelled = [self._line(line, loop, at, f"{last} - {first}") for line in found]
         lower, upper = self._bounds(loop)
         return render(
             "stream.pyx.j2",
@@ -410,8 +418,9 @@ class Row:
             body=self.block(loop.body, False),
         )
 
-    def _line(self, line: Line, index: sp.Symbol, first: sp.Symbol, count: str) -> dict[str, str]:
+    def _line(self, line: Line, loop: Loop, first: sp.Symbol, count: str) -> dict[str, str]:
         """The names of one line, and where its accesses are written."""
+        index = loop.index
         name, into = self.names.fresh("line"), self.names.fresh("into")
         self.lines.append((name, into, LINE * line.stride))
         for place, target in enumerate(line.targets):
@@ -421,7 +430,7 @@ class Row:
             "into": into,
             "place": self._place(line.targets[0], index, first),
             "count": count if line.stride == 1 else f"{line.stride} * ({count})",
-            "whole": self._elements(line.name),
+            "whole": self._whole(line.name, loop),
             "wanted": self._wanted(line.outputs),
         }
 
@@ -438,6 +447,10 @@ class Row:
 
     def _bounds(self, loop: Loop) -> tuple[str, str]:
         return self.spelling.bound(loop.lower, largest=True), self.spelling.bound(loop.upper, largest=False)
+
+    def _length(self, loop: Loop) -> str:
+        lower, upper = self._bounds(loop)
+        return upper if lower == "0" else f"{upper} - ({lower})"
 
     def _range(self, loop: Loop) -> str:
         lower, upper = self._bounds(loop)

@@ -8,13 +8,25 @@ Whether a line is used is decided by sizes when the loop runs; else the loop wri
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 
 import sympy as sp
 
 from jaccomp.lowering.affine import slope
-from jaccomp.lowering.ir import LEAVES, Assign, Block, Guard, Loop, leaf_accesses, walk, wanted_nodes
+from jaccomp.lowering.ir import (
+    LEAVES,
+    Accumulate,
+    Assign,
+    Block,
+    Guard,
+    Loop,
+    Node,
+    Scatter,
+    leaf_accesses,
+    walk,
+    wanted_nodes,
+)
 from jaccomp.notation import Access
 
 LINE = 512
@@ -39,9 +51,33 @@ class Line:
 
 def write_only(body: Block) -> frozenset[str]:
     """The buffers that nothing in a nest reads, accumulates in or sets to a constant."""
+    written, others = _uses(walk(body))
+    return written - others
+
+
+def mended_only(body: Block) -> frozenset[str]:
+    """The buffers of which single places, outside all loops, are accumulated in, and that are else only written."""
+    written, others = _uses(walk(body))
+    single = [n for n in _outside_loops(body) if isinstance(n, Accumulate | Scatter)]
+    places = {n.target.name for n in single} & written & others
+    _, elsewhere = _uses(n for n in walk(body) if n not in single)
+    inside = {a.name for n in single for e in (n.value, *n.target.indices) for a in e.atoms(Access)}
+    return frozenset(places - elsewhere - inside)
+
+
+def _outside_loops(block: Block) -> Iterator[Node]:
+    for node in block.nodes:
+        if isinstance(node, Guard):
+            yield from _outside_loops(node.body)
+        elif not isinstance(node, Loop):
+            yield node
+
+
+def _uses(nodes: Iterable[Node]) -> tuple[frozenset[str], frozenset[str]]:
+    """The buffers that are assigned what changes, and those that are used otherwise."""
     written: set[str] = set()
     others: set[str] = set()
-    for node in walk(body):
+    for node in nodes:
         if isinstance(node, Assign) and node.value.has(Access):
             written.add(node.target.name)
             others |= {a.name for a in node.value.atoms(Access)}
@@ -50,7 +86,7 @@ def write_only(body: Block) -> frozenset[str]:
             others |= {a.name for a in leaf_accesses(node)}
         elif isinstance(node, Guard):
             others |= {a.name for c in node.constraints for a in c.expr.atoms(Access)}
-    return frozenset(written - others)
+    return frozenset(written), frozenset(others)
 
 
 def lines(loop: Loop, candidates: Collection[str]) -> tuple[Line, ...]:
