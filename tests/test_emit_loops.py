@@ -492,6 +492,7 @@ def test_loops_of_arithmetic_go_over_whole_vectors_and_the_parts_at_their_ends()
 def test_exponentials_and_extrema_of_rows_go_over_whole_vectors() -> None:
     text = emit_kernel(lower(softmax()), "forward", "f32")
     row = text[: text.index("cdef struct")]
+    assert "jc_looks_ahead_f32(s1, s0 * s1, 1)" in row
     assert "jc_each_exp_f32(" in row and "jc_each_max_f32(" in row and "jc_order_f32" not in row
     (kept,) = re.findall(r"(t\d*) = jc_each_exp_f32\(jc_load_f32", row)
     assert re.search(rf"jc_store_f32\([^;\n]*, {kept}\)", row) and f"_lanes[lane] += {kept}" in row
@@ -512,7 +513,7 @@ def test_what_a_vector_loop_does_not_change_is_computed_before_it() -> None:
 def test_the_last_loop_over_a_row_asks_for_the_next_row() -> None:
     text = emit_kernel(lower(layernorm()), "forward", "f32")
     row = text[: text.index("cdef struct")]
-    assert row.count("= jc_looks_ahead_f32(s1, s0 * s1)") == 1
+    assert row.count("= jc_looks_ahead_f32(s1, s0 * s1, 0)") == 1
     (asked,) = re.findall(r"jc_ahead_f32\((.*), looks\)", row)
     assert asked.startswith("x0 + ") and asked.endswith(" + s1")
     assert row.index("jc_ahead_f32") < row.index("jc_pass_f32") and row.index("jc_looks") > row.rindex("jc_total")

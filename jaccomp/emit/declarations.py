@@ -25,7 +25,7 @@ OF_A_DTYPE = {
     "pass": "void {name}({real} *, {lanes}, bint)",
     "zeros": "{lanes} {name}()",
     "first": "{lanes} {name}({lanes}, Py_ssize_t)",
-    "looks_ahead": "int {name}(Py_ssize_t, Py_ssize_t)",
+    "looks_ahead": "int {name}(Py_ssize_t, Py_ssize_t, bint)",
     "ahead": "void {name}(const {real} *, int)",
     "if_long": "Py_ssize_t {name}(Py_ssize_t, Py_ssize_t)",
     "spread": "{lanes} {name}({real})",

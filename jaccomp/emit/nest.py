@@ -14,12 +14,26 @@ from dataclasses import dataclass
 import sympy as sp
 
 from jaccomp.emit.expressions import ADD, ATOM, REAL
-from jaccomp.emit.nodes import Row
+from jaccomp.emit.nodes import MANY, Row
 from jaccomp.emit.scope import Scope
 from jaccomp.emit.streams import mended_only, write_only
 from jaccomp.emit.templates import render
+from jaccomp.emit.vectors import EACH
 from jaccomp.lowering.affine import slope
-from jaccomp.lowering.ir import LEAVES, Buffer, Contract, Function, Guard, Loop, Select, Within, leaf_expressions, walk
+from jaccomp.lowering.ir import (
+    LEAVES,
+    Accumulate,
+    Assign,
+    Buffer,
+    Contract,
+    Function,
+    Guard,
+    Loop,
+    Select,
+    Within,
+    leaf_expressions,
+    walk,
+)
 from jaccomp.lowering.storage import node_accesses
 from jaccomp.notation import Access
 
@@ -44,6 +58,10 @@ class Made:
 def _words(text: str) -> set[str]:
     """What a text names outside its comments."""
     return set(re.findall(r"\w+", re.sub(r"#.*", "", text)))
+
+
+def _has_each(loop: Loop) -> bool:
+    return any(isinstance(n, Assign | Accumulate) and n.value.has(*EACH) for n in walk(loop))
 
 
 class Nest:
@@ -86,8 +104,13 @@ class Nest:
         outputs = set(self.kernel.program.outputs)
         once, mended = write_only(self.function.body) & outputs, mended_only(self.function.body) & outputs
         local_names = {b.name for b in self.locals}
+        loops = [n for n in walk(self.function.body) if isinstance(n, Loop)]
+        innermost = [loop for loop in loops if not any(isinstance(n, Loop) for n in walk(loop.body))]
+        passes = sum(MANY if _has_each(loop) else 1 for loop in innermost)
         names, symbols = self.names.copy(), dict(self.symbols)
-        return Row(self.scope, names, symbols, local_names, self.shifts, once | mended, mended, self.ahead, all_wanted)
+        return Row(
+            self.scope, names, symbols, local_names, self.shifts, once | mended, mended, self.ahead, passes, all_wanted
+        )
 
     # ---- pointers
 

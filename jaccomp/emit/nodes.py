@@ -46,14 +46,18 @@ from jaccomp.lowering.ir import (
 from jaccomp.notation import Access
 from jaccomp.program import Constraint, accesses
 
+MANY = 4
+"""Passes over a row that leave time to ask for the next one, if it is short; one of exponentials counts as so many."""
+
 
 class Row:
     """The text of one row function.
 
     `streamed` are the buffers whose lines may be streamed, `mended` those of them that are touched again; `ahead` says
-    how far on the next row of an input is, for the loop that reads the last of this one; with `all_wanted` nothing asks
-    which outputs are. When it is written, `variables`, `vector_variables`, `plans`, `order`, `flags`, `sizes`, `lines`,
-    `sums`, `marks`, `looks`, `counters` say what it needs declared, and `streams` whether its stores wait for a fence.
+    how far on the next row of an input is, for the loop that reads the last of this one in `passes` loops;
+    with `all_wanted` nothing asks which outputs are. When it is written, `variables`, `vector_variables`, `plans`,
+    `order`, `flags`, `sizes`, `lines`, `sums`, `marks`, `looks`, `counters` say what it needs declared, and `streams`
+    whether its stores wait for a fence.
     """
 
     def __init__(
@@ -66,10 +70,11 @@ class Row:
         streamed: Collection[str],
         mended: Collection[str],
         ahead: Mapping[tuple[str, sp.Symbol], sp.Expr],
+        passes: int,
         all_wanted: bool,
     ) -> None:
         self.scope, self.dtype = scope, scope.dtype
-        self.streamed, self.mended, self.ahead = streamed, mended, ahead
+        self.streamed, self.mended, self.ahead, self.passes = streamed, mended, ahead, passes
         self.all_wanted = all_wanted
         self.places: dict[Access, str] = {}
         self.lines: list[tuple[str, str, int]] = []
@@ -337,6 +342,7 @@ class Row:
     def _nexts(self, loop: Loop) -> list[dict[str, str]]:
         """Where the next rows are of the inputs whose rows a loop is the last to read, and when to ask for them."""
         read = dict.fromkeys(a for n in walk(loop) if isinstance(n, LEAVES) for a in leaf_accesses(n))
+        much = int(self.passes >= MANY)
         names: dict[tuple[str, str], str] = {}
         found: list[dict[str, str]] = []
         for access in read:
@@ -345,7 +351,7 @@ class Row:
                 continue
             self.sizes |= stride.free_symbols
             size = self.spelling.integer(stride), self._elements(access.name)
-            asks = "" if size in names else f"jc_looks_ahead_{self.dtype}({', '.join(size)})"
+            asks = "" if size in names else f"jc_looks_ahead_{self.dtype}({', '.join(size)}, {much})"
             if asks:
                 names[size] = self.names.fresh("looks")
                 self.looks.append(names[size])
