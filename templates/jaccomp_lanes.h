@@ -240,4 +240,61 @@ JC_MOST(double, int64_t, f64, max)
 JC_MOST(double, int64_t, f64, min)
 #undef JC_FIRST_OR
 #undef JC_MOST
+
+/* Pairs of neighbours: every other lane of two vectors, from `odd` on; and half of the lanes of two vectors in turns, from `from` on. */
+#if defined(__GNUC__) && !defined(__clang__)
+#define JC_TURNS(suffix) \
+static inline jc_lanes_##suffix jc_others_##suffix(jc_lanes_##suffix v, jc_lanes_##suffix w, int odd) { \
+    jc_marks_##suffix lane; \
+    for (int i = 0; i < (int)JC_LANES_##suffix; ++i) lane[i] = 2 * i + odd; \
+    return __builtin_shuffle(v, w, lane); \
+} \
+static inline jc_lanes_##suffix jc_turns_##suffix(jc_lanes_##suffix v, jc_lanes_##suffix w, int from) { \
+    jc_marks_##suffix lane; \
+    for (int i = 0; i < (int)JC_LANES_##suffix; ++i) lane[i] = from + i / 2 + i % 2 * (int)JC_LANES_##suffix; \
+    return __builtin_shuffle(v, w, lane); \
+}
+#else
+#define JC_TURNS(suffix) \
+static inline jc_lanes_##suffix jc_others_##suffix(jc_lanes_##suffix v, jc_lanes_##suffix w, int odd) { \
+    const int half = (int)JC_LANES_##suffix / 2; \
+    jc_lanes_##suffix both = v; \
+    for (int i = 0; i < half; ++i) both[i] = v[2 * i + odd], both[i + half] = w[2 * i + odd]; \
+    return both; \
+} \
+static inline jc_lanes_##suffix jc_turns_##suffix(jc_lanes_##suffix v, jc_lanes_##suffix w, int from) { \
+    jc_lanes_##suffix both = v; \
+    for (int i = 0; i < (int)JC_LANES_##suffix / 2; ++i) both[2 * i] = v[from + i], both[2 * i + 1] = w[from + i]; \
+    return both; \
+}
+#endif
+JC_TURNS(f32)
+JC_TURNS(f64)
+#undef JC_TURNS
+
+/* jc_load_evens and jc_load_odds: one of each of a run of pairs. jc_pass_pairs: the run of pairs. A part is the first n pairs. */
+#define JC_PAIRS(T, suffix) \
+static inline jc_lanes_##suffix jc_load_others_##suffix(const T *p, int odd) { \
+    return jc_others_##suffix(jc_load_##suffix(p), jc_load_##suffix(p + JC_LANES_##suffix), odd); \
+} \
+static inline jc_lanes_##suffix jc_load_others_part_##suffix(const T *p, ptrdiff_t n, int odd) { \
+    ptrdiff_t first = 2 * n < (ptrdiff_t)JC_LANES_##suffix ? 2 * n : (ptrdiff_t)JC_LANES_##suffix; \
+    return jc_others_##suffix(jc_load_part_##suffix(p, first), jc_load_part_##suffix(p + first, 2 * n - first), odd); \
+} \
+static inline jc_lanes_##suffix jc_load_evens_##suffix(const T *p) { return jc_load_others_##suffix(p, 0); } \
+static inline jc_lanes_##suffix jc_load_odds_##suffix(const T *p) { return jc_load_others_##suffix(p, 1); } \
+static inline jc_lanes_##suffix jc_load_evens_part_##suffix(const T *p, ptrdiff_t n) { return jc_load_others_part_##suffix(p, n, 0); } \
+static inline jc_lanes_##suffix jc_load_odds_part_##suffix(const T *p, ptrdiff_t n) { return jc_load_others_part_##suffix(p, n, 1); } \
+static inline void jc_pass_pairs_##suffix(T *p, jc_lanes_##suffix evens, jc_lanes_##suffix odds, int streams) { \
+    jc_pass_##suffix(p, jc_turns_##suffix(evens, odds, 0), streams); \
+    jc_pass_##suffix(p + JC_LANES_##suffix, jc_turns_##suffix(evens, odds, (int)JC_LANES_##suffix / 2), streams); \
+} \
+static inline void jc_store_pairs_part_##suffix(T *p, jc_lanes_##suffix evens, jc_lanes_##suffix odds, ptrdiff_t n) { \
+    T part[2 * JC_LANES_##suffix]; \
+    jc_pass_pairs_##suffix(part, evens, odds, 0); \
+    for (ptrdiff_t i = 0; i < 2 * n; ++i) p[i] = part[i]; \
+}
+JC_PAIRS(float, f32)
+JC_PAIRS(double, f64)
+#undef JC_PAIRS
 #endif

@@ -530,6 +530,19 @@ def test_a_long_run_of_which_one_place_is_added_to_is_stored_past_the_cache() ->
         check(module, "forward", one, {"s0": rows, "s1": columns}, ids=columns)
 
 
+def test_pairs_of_neighbours_are_read_and_written_a_vector_of_each_at_once() -> None:
+    x, y = Tensor("x0", (N, D, 2 * H)), Tensor("v0", (N, D, 2 * H))
+    even, odd = x[i, j, 2 * b], x[i, j, 2 * b + 1]
+    at = (*in_range(b, H), equal(AXES[2], 2 * b)), (*in_range(b, H), equal(AXES[2], 2 * b + 1))
+    turned = Equation("v0", AXES[:3], (Term(3 * even - odd, (b,), at[0]), Term(even + 5 * odd, (b,), at[1])))
+    turn = program("turn", (x, y), turned)
+    text = emit_kernel(lower(turn), "forward", "f32")
+    assert "jc_load_odds_f32(x0 + 2 * " in text and "jc_pass_pairs_f32(v0 + 2 * " in text
+    module = built("pairs", {"forward": turn})
+    for sizes in ((0, 2, 3), (2, 3, 0), (1, 1, 1), (3, 5, 7), (2, 3, 16), (1, 7, 33), (4, 5000, 33)):
+        check(module, "forward", turn, dict(zip(("s0", "s1", "s2"), sizes, strict=True)))
+
+
 def test_each_row_function_asks_what_is_wanted_or_is_spared_it() -> None:
     text = emit_kernel(lower(vjp(layernorm())), "bwd", "f32")
     whole, some = re.findall(r"(?ms)^cdef inline void bwd_nest\d_row(?:_some)?_f32\([^)]*ct_x0.*?^\n", text)

@@ -85,6 +85,8 @@ class Row:
         self.looks: list[str] = []
         self.steps: tuple[str, ...] = ()
         self.vector_variables: list[str] = []
+        self.halves: dict[Access, tuple[str, str]] = {}
+        self.waiting: set[Access] = set()
         self.moving: set[sp.Basic] = set()
         self.names, self.symbols = names, symbols
         self.local_names, self.shifts = local_names, shifts
@@ -279,8 +281,8 @@ class Row:
         self.marks += streams.values()
         self.streams = self.streams or bool(streams)
         reducers = {target: how.reducer for target, how in found.sums.items()}
-        whole = Lanes(loop.index, sums, reducers, streams, found.kept, lane if found.steps > 1 else "0")
-        part = Lanes(loop.index, sums, reducers, streams, found.kept, "0", count)
+        whole = Lanes(loop.index, sums, reducers, streams, found.kept, found.pairs, lane if found.steps > 1 else "0")
+        part = Lanes(loop.index, sums, reducers, streams, found.kept, found.pairs, "0", count)
         body, rest = self._in_lanes(loop.body, whole), self._in_lanes(loop.body, part)
         still = [render("assign.pyx.j2", target=name, value=value).rstrip("\n") for value, name in self.still.items()]
         self.still = {}
@@ -301,7 +303,7 @@ class Row:
             width=f"{found.steps} * JC_LANES_{self.dtype}" if found.steps > 1 else f"JC_LANES_{self.dtype}",
             length=self._length(loop),
             sums=[self._reduced(target, name, found) for target, name in sums.items()],
-            streams=[self._stream(target, name, loop, start) for target, name in streams.items()],
+            streams=[self._stream(t, name, loop, start, found.width(t)) for t, name in streams.items()],
             nexts=self._nexts(loop),
             still=still,
             body=body,
@@ -326,11 +328,12 @@ class Row:
         self.lanes, self.held = None, {}
         return text
 
-    def _stream(self, target: Access, name: str, loop: Loop, start: str) -> dict[str, str]:
-        """Where an output begins in a loop, and the elements of all of it."""
+    def _stream(self, target: Access, name: str, loop: Loop, start: str, width: int) -> dict[str, object]:
+        """Where an output begins in a loop, the elements of all of it, and those of one iteration."""
         at = sp.Symbol(start, integer=True)
         self.symbols[at] = start
-        return {"name": name, "place": self._place(target, loop.index, at), "whole": self._whole(target.name, loop)}
+        place, whole = self._place(target, loop.index, at), self._whole(target.name, loop)
+        return {"name": name, "place": place, "whole": whole, "each": width}
 
     def _whole(self, name: str, loop: Loop) -> str:
         """The elements that a loop may stream to: none of an array that is touched again after a short loop."""
@@ -374,8 +377,28 @@ class Row:
         return self._at(access, sp.expand(self.inner_offset(access).xreplace({index: at})))
 
     def _loaded(self, access: Access, lanes: Lanes) -> str:
-        place = self._place(access, lanes.index, lanes.index)
+        first = lanes.pairs.get(access, access)
+        place = self._place(first, lanes.index, lanes.index)
+        if access in lanes.pairs:
+            which = "evens" if access == first else "odds"
+            part = f"_part_{self.dtype}({place}, {lanes.count})" if lanes.count else f"_{self.dtype}({place})"
+            return f"jc_load_{which}{part}"
         return f"jc_load_part_{self.dtype}({place}, {lanes.count})" if lanes.count else f"jc_load_{self.dtype}({place})"
+
+    def _stored_pair(self, target: Access, spelled: str, lanes: Lanes) -> str:
+        """One of two neighbours, which waits for the other: both are stored at once."""
+        first = lanes.pairs[target]
+        both = self.halves.setdefault(first, (self.names.fresh("even"), self.names.fresh("odd")))
+        line = render("assign.pyx.j2", target=both[target != first], value=spelled).rstrip("\n")
+        if first not in self.waiting:
+            self.vector_variables += [name for name in both if name not in self.vector_variables]
+            self.waiting.add(first)
+            return line
+        self.waiting.remove(first)
+        place = self._place(first, lanes.index, lanes.index)
+        if lanes.count:
+            return f"{line}\njc_store_pairs_part_{self.dtype}({place}, {', '.join(both)}, {lanes.count})"
+        return f"{line}\njc_pass_pairs_{self.dtype}({place}, {', '.join(both)}, {lanes.streams.get(first, '0')})"
 
     def _stored(self, node: Assign | Accumulate, value: sp.Expr, lanes: Lanes) -> str:
         """One statement over a vector, or over a part of one."""
@@ -384,6 +407,8 @@ class Row:
             return self._gathered(f"{lanes.sums[target]}[{lanes.lane}]", lanes.reducers[target], spelled, lanes.count)
         if isinstance(node, Accumulate):
             spelled = f"{self._loaded(target, lanes)} + ({spelled})"
+        if target in lanes.pairs:
+            return self._stored_pair(target, spelled, lanes)
         place = self._place(target, lanes.index, lanes.index)
         if lanes.count:
             return f"jc_store_part_{self.dtype}({place}, {spelled}, {lanes.count})"

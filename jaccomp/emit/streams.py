@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import sympy as sp
 
-from jaccomp.lowering.affine import slope
+from jaccomp.lowering.affine import divided, slope
 from jaccomp.lowering.ir import (
     LEAVES,
     Accumulate,
@@ -103,9 +103,8 @@ def lines(loop: Loop, candidates: Collection[str]) -> tuple[Line, ...]:
         step = slope(offset, loop.index)
         if step is None or not step.is_Integer or step < 1:
             continue
-        start = sp.expand(offset - step * loop.index)
-        place = int(start.as_coeff_Add()[0]) % int(step) if start.as_coeff_Add()[0].is_Integer else 0
-        key = (leaf.target.name, int(step), sp.expand(start - place), outputs)
+        start, place = divided(offset - step * loop.index, int(step))
+        key = (leaf.target.name, int(step), start, outputs)
         found.setdefault(key, {})[place] = leaf.target
     return tuple(
         Line(tuple(places[r] for r in range(step)), outputs)

@@ -3,6 +3,9 @@
 for i: s += x[i] y[i]
     ->   for i by 4 vectors: { for lane in 0 .. 4: sums[lane] += x[i..] y[i..] };  s += total of sums
 
+for i: { y[2 i] = x[2 i + 1];  y[2 i + 1] = -x[2 i] }
+    ->   for i by a vector: pairs of y <- (the odd ones of pairs of x, minus the even ones)
+
 A sum, or a maximum, then does not wait for itself, and a result can be stored past the cache from a register. What has
 other functions, choices or gathers in it stays a loop over numbers.
 """
@@ -15,7 +18,7 @@ from dataclasses import dataclass
 import sympy as sp
 
 from jaccomp.emit.cse import Definition
-from jaccomp.lowering.affine import slope
+from jaccomp.lowering.affine import divided, slope
 from jaccomp.lowering.ir import Accumulate, Assign, Loop, wanted_nodes
 from jaccomp.notation import Access
 from jaccomp.program import accesses
@@ -42,12 +45,20 @@ class Gathered:
 
 @dataclass(frozen=True, slots=True)
 class Vectors:
-    """A loop over vectors: the locals it reduces to, what it assigns, what of that it reads, the vectors of a step."""
+    """A loop over vectors: the locals it reduces to, what it assigns, what of that it reads, the vectors of a step.
+
+    `pairs` are the accesses to one of two neighbours, each with the first of the two.
+    """
 
     sums: dict[Access, Gathered]
     assigned: tuple[Access, ...]
     kept: frozenset[Access]
+    pairs: dict[Access, Access]
     steps: int
+
+    def width(self, access: Access) -> int:
+        """Places of its array that an iteration goes on."""
+        return 2 if access in self.pairs else 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +72,7 @@ class Lanes:
     reducers: dict[Access, str]
     streams: dict[Access, str]
     kept: frozenset[Access]
+    pairs: dict[Access, Access]
     lane: str
     count: str = ""
 
@@ -76,13 +88,14 @@ def vectors(loop: Loop, local_names: Collection[str]) -> Vectors | None:
         return None
     sums: dict[Access, Gathered] = {}
     assigned: dict[Access, None] = {}
-    leaves: list[Assign | Accumulate] = []
-    for leaf, outputs in wanted_nodes(loop.body):
-        if not isinstance(leaf, Assign | Accumulate):
-            return None
-        leaves.append(leaf)
+    leaves = [(leaf, outputs) for leaf, outputs in wanted_nodes(loop.body) if isinstance(leaf, Assign | Accumulate)]
+    if len(leaves) != len(list(wanted_nodes(loop.body))):
+        return None
+    read = [a for leaf, _ in leaves for a in accesses(leaf.value)]
+    pairs = {**_pairs(read, loop.index), **_pairs(_stored(leaves), loop.index)}
+    for leaf, outputs in leaves:
         target = leaf.target
-        if not _is_arithmetic(leaf.value, loop.index) or not moves(leaf.value, loop.index) or target.is_integer:
+        if not _is_arithmetic(leaf.value, loop.index, pairs) or not moves(leaf.value, loop.index) or target.is_integer:
             return None
         if isinstance(leaf, Accumulate) and leaf.reducer not in START:
             return None
@@ -90,20 +103,25 @@ def vectors(loop: Loop, local_names: Collection[str]) -> Vectors | None:
             if not isinstance(leaf, Accumulate) or target.name not in local_names:
                 return None
             sums[target] = Gathered(leaf.reducer, outputs)
+        elif target in pairs:
+            assigned.setdefault(pairs[target])
         elif slope(target.indices[0], loop.index) != 1 or target.indices[0].has(Access):
             return None
         elif isinstance(leaf, Assign):
             assigned[target] = None
         elif leaf.reducer != "sum":
             return None
-    kept = _kept(leaves)
-    if not leaves or kept is None or {s.name for s in sums} & {a.name for n in leaves for a in accesses(n.value)}:
+    kept = _kept([leaf for leaf, _ in leaves], pairs)
+    if not leaves or kept is None or {s.name for s in sums} & {a.name for a in read}:
         return None
-    return Vectors(sums, tuple(assigned), kept, max(1, min(AT_ONCE, SUMS // len(sums))) if sums else 1)
+    return Vectors(sums, tuple(assigned), kept, pairs, max(1, min(AT_ONCE, SUMS // len(sums))) if sums else 1)
 
 
-def _kept(leaves: Sequence[Assign | Accumulate]) -> frozenset[Access] | None:
-    """What a statement assigns and later ones read at the same place; None where they read or write another place."""
+def _kept(leaves: Sequence[Assign | Accumulate], pairs: Collection[Access]) -> frozenset[Access] | None:
+    """What a statement assigns and later ones read at the same place; None where they read or write another place.
+
+    Nothing reads a pair that is written.
+    """
     written: dict[str, Assign | Accumulate] = {}
     kept: set[Access] = set()
     names = {leaf.target.name for leaf in leaves if leaf.target.indices}
@@ -112,18 +130,38 @@ def _kept(leaves: Sequence[Assign | Accumulate]) -> frozenset[Access] | None:
             if access.name not in names:
                 continue
             writer = written.get(access.name)
-            if not isinstance(writer, Assign) or access != writer.target:
+            if not isinstance(writer, Assign) or access != writer.target or access in pairs:
                 return None
             kept.add(access)
-        if leaf.target.name in written:
+        before = written.get(leaf.target.name)
+        if before is not None and (leaf.target not in pairs or before.target == leaf.target):
             return None
         if leaf.target.indices:
             written[leaf.target.name] = leaf
     return frozenset(kept)
 
 
-def _is_arithmetic(expr: sp.Expr, index: sp.Symbol) -> bool:
+def _stored(leaves: Sequence[tuple[Assign | Accumulate, tuple[str, ...]]]) -> list[Access]:
+    """The targets of which a pair could be stored at once: those that are assigned where the same is wanted."""
+    wanted = {outputs for _, outputs in leaves}
+    return [leaf.target for leaf, _ in leaves if isinstance(leaf, Assign)] if len(wanted) == 1 else []
+
+
+def _pairs(found: Sequence[Access], index: sp.Symbol) -> dict[Access, Access]:
+    """Accesses at two neighbouring places, which go on by two, each with the first of them."""
+    placed: dict[tuple[str, sp.Expr], dict[int, Access]] = {}
+    for access in found:
+        if access.is_integer or not access.indices or slope(access.indices[0], index) != 2:
+            continue
+        start, place = divided(access.indices[0] - 2 * index, 2)
+        placed.setdefault((access.name, start), {})[place] = access
+    return {access: both[0] for both in placed.values() if len(both) == 2 for access in both.values()}
+
+
+def _is_arithmetic(expr: sp.Expr, index: sp.Symbol, pairs: Collection[Access]) -> bool:
     if isinstance(expr, Access):
+        if expr in pairs:
+            return True
         if not expr.indices:
             return not expr.is_integer
         move = slope(expr.indices[0], index)
@@ -131,9 +169,9 @@ def _is_arithmetic(expr: sp.Expr, index: sp.Symbol) -> bool:
     if index not in expr.free_symbols:
         return True
     if isinstance(expr, (sp.Add, sp.Mul, *EACH)):
-        return all(_is_arithmetic(a, index) for a in expr.args)
+        return all(_is_arithmetic(a, index, pairs) for a in expr.args)
     if isinstance(expr, sp.Pow):
-        return bool(expr.exp.is_Integer and 0 < expr.exp <= 4) and _is_arithmetic(expr.base, index)
+        return bool(expr.exp.is_Integer and 0 < expr.exp <= 4) and _is_arithmetic(expr.base, index, pairs)
     return False
 
 

@@ -34,6 +34,14 @@ def slope(expr: sp.Expr, index: sp.Symbol) -> sp.Expr | None:
     return sp.Add(*total)
 
 
+def divided(expr: sp.Expr, step: int) -> tuple[sp.Expr, int]:
+    """The expression without what its constant leaves over when divided by `step`, and that."""
+    expanded = sp.expand(expr)
+    constant = expanded.as_coeff_Add()[0]
+    left = int(constant) % step if constant.is_Integer else 0
+    return expanded - left, left
+
+
 def is_affine(expr: sp.Expr, indices: Iterable[sp.Symbol]) -> bool:
     """Affine in each index, with coefficients free of all of them, and no data access."""
     inside = [i for i in indices if i in expr.free_symbols]
