@@ -19,9 +19,11 @@ from jaccomp.errors import StageError
 from jaccomp.lowering import lower
 from jaccomp.lowering.affine import bounds_of, flat_offset, is_mixed_radix, slope
 from jaccomp.lowering.collapse import collapse
+from jaccomp.lowering.flatten import flatten
 from jaccomp.lowering.ir import (
     Accumulate,
     Assign,
+    Block,
     CeilDiv,
     Contract,
     FloorDiv,
@@ -211,7 +213,7 @@ def test_a_tile_of_rows_owns_what_is_scattered_to_them() -> None:
     assert (tile.mode, tile.upper) == ("tile", (cases.K,))
     assert str(tile.step) == f"Greatest(CeilDiv({cases.K}, {OWNERS}), CeilDiv({OWNED_ELEMENTS}, {D}))"
     zero, rows = nest.body.nodes
-    assert isinstance(zero, Loop) and (zero.lower, zero.upper) == ((tile.index,), (tile.stop,))
+    assert isinstance(zero, Loop) and zero.upper == ((tile.stop - tile.index) * D,)
     assert isinstance(rows, Loop) and rows.upper == (N,)
     (guard,) = rows.body.nodes
     place = Access(sp.Symbol("x0", integer=True), rows.index)
@@ -515,6 +517,21 @@ def test_statements_that_run_seldom_do_not_choose_the_loops() -> None:
     centred = scalar_map("v2", 4, x[i, j, h, w] - m[i, j] * s[j,])
     (nest,) = lower(cases.program("stats", (x, m, s, y), mean, total, centred)).functions
     assert [(loop.mode, loop.upper) for loop in nest.parallel] == [("parallel", (D,))]
+
+
+def test_a_row_that_goes_on_where_the_one_before_it_ends_is_no_loop() -> None:
+    v0, x0, x1 = (sp.Symbol(name, real=True) for name in ("v0", "x0", "x1"))
+    zero = (sp.S.Zero,)
+
+    def rows(target: sp.Expr, value: sp.Expr) -> Block:
+        inner = Loop(j, zero, (D,), Block((Assign(Access(v0, target), value),)))
+        return Block((Loop(i, (sp.S(3),), (N,), Block((inner,))),))
+
+    flat = Assign(Access(v0, 3 * D + H + j), Access(x0, 6 * D + 2 * j))
+    once = Loop(j, zero, (D * (N - 3),), Block((flat,)))
+    assert flatten(rows(H + D * i + j, Access(x0, 2 * D * i + 2 * j))) == Block((once,))
+    for value in (Access(x0, H * i + j), i + Access(x0, D * i + j), Access(x0, Access(x1, D * i + j))):
+        assert flatten(rows(D * i + j, value)) == rows(D * i + j, value)
 
 
 def test_an_exponential_that_two_equations_take_is_computed_once() -> None:

@@ -121,9 +121,9 @@ class Nest:
         return [*known, *self.scratch]
 
     def _shifts(self) -> dict[str, sp.Expr]:
-        """The part of every offset into a buffer that the parallel loops alone decide: its row pointer."""
+        """What of every offset into a buffer the parallel loops alone decide: its row pointer."""
         outer = set(self.outer)
-        own: dict[str, set[sp.Expr]] = {}
+        own: dict[str, list[sp.Expr]] = {}
         inner = {s for n in walk(self.function.body) if isinstance(n, Loop) for s in (n.index, n.stop)}
         inner |= {
             i for n in walk(self.function.body) if isinstance(n, Contract) for s in (n.m, n.n, n.k) for i in s.indices
@@ -136,8 +136,8 @@ class Nest:
                 a for a in sp.Add.make_args(offset)
                 if a.free_symbols & outer and not a.free_symbols & inner and not a.has(Access, Within)
             ]  # fmt: skip
-            own.setdefault(access.name, set()).add(sp.Add(*mine))
-        return {name: next(iter(parts)) for name, parts in own.items() if len(parts) == 1 and next(iter(parts)) != 0}
+            own[access.name] = [a for a in own.get(access.name, mine) if a in mine]
+        return {name: sp.Add(*parts) for name, parts in own.items() if parts}
 
     def _ahead(self) -> dict[tuple[str, sp.Symbol], sp.Expr]:
         """How far on the next row of an input lies, by the loop that is the last of the body to read this one."""

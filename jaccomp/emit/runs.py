@@ -44,7 +44,7 @@ def run(loop: Loop) -> Run | None:
         if node.stop is not None or len(node.lower) != 1 or len(node.upper) != 1 or len(node.body.nodes) != 1:
             return None
         starts[node.index] = node.lower[0]
-        extents[node.index] = sp.expand(node.upper[0] - node.lower[0])
+        extents[node.index] = sp.expand(node.upper[0] - node.lower[0]) if node.lower[0] != 0 else node.upper[0]
         (node,) = node.body.nodes
     if not isinstance(node, Assign) or not node.target.indices or node.target.is_integer:
         return None

@@ -11,6 +11,7 @@ from jaccomp.lowering.classes import classes
 from jaccomp.lowering.collapse import collapse
 from jaccomp.lowering.contraction import extend_labels, name_operands, split_terms
 from jaccomp.lowering.demand import narrow
+from jaccomp.lowering.flatten import flatten
 from jaccomp.lowering.hoist import hoist
 from jaccomp.lowering.inline import inline
 from jaccomp.lowering.ir import Block, Buffer, Function, Kernel, Partial, verify
@@ -133,7 +134,7 @@ def _function(nest: Nest, where: dict[str, Layout], number: int, everything: tup
     promotion = Promotion(locals_)
     body = hoist(promotion.block(body))
     wanted = needs_of(body)
-    body = guarded(body, frozenset(wanted))
+    body = flatten(guarded(body, frozenset(wanted)))
     scratch = tuple(b for b in mine if b.place in ("scratch", "local")) + tuple(promotion.made)
     return Function(
         f"nest{number}",
