@@ -519,6 +519,19 @@ def test_statements_that_run_seldom_do_not_choose_the_loops() -> None:
     assert [(loop.mode, loop.upper) for loop in nest.parallel] == [("parallel", (D,))]
 
 
+def test_what_rows_far_apart_read_again_is_made_ready_for_a_tile_of_them() -> None:
+    """Rows of a table are read by rows of x that are n apart in memory: the loop over n goes around a tile of them."""
+    x, a, y = Tensor("x0", (N, D, 2 * H)), Tensor("x1", (D, H)), Tensor("v0", (N, D, 2 * H))
+    at = (*in_range(b, H), equal(AXES[2], 2 * b)), (*in_range(b, H), equal(AXES[2], 2 * b + 1))
+    turned = (Term(x[i, j, 2 * b + k] * sp.cos(a[j, b]), (b,), at[k]) for k in (0, 1))
+    (nest,) = lower(cases.program("turned", (x, a, y), Equation("v0", AXES[:3], tuple(turned)))).functions
+    (tile,) = nest.parallel
+    table, rows = (n for n in nest.body.nodes if isinstance(n, Loop))
+    assert (tile.mode, tile.upper, rows.upper) == ("tile", (D,), (N,)) and tile.stop is not None
+    assert table.upper == rows.body.nodes[0].upper == ((tile.stop - tile.index) * H,)  # type: ignore[union-attr]
+    assert [b.place for b in nest.scratch] == ["scratch"]
+
+
 def test_a_row_that_goes_on_where_the_one_before_it_ends_is_no_loop() -> None:
     v0, x0, x1 = (sp.Symbol(name, real=True) for name in ("v0", "x0", "x1"))
     zero = (sp.S.Zero,)

@@ -41,6 +41,10 @@ class CeilDiv(sp.Function):  # type: ignore[misc]
     nargs = 2
     is_integer = True
 
+    @classmethod
+    def eval(cls, a: sp.Expr, b: sp.Expr) -> sp.Expr | None:
+        return sp.ceiling(a / b) if a.is_Integer and b.is_Integer and b > 0 else None
+
 
 class FloorDiv(sp.Function):  # type: ignore[misc]
     """`floor(a / b)` of integers, b > 0."""
@@ -64,9 +68,13 @@ class UpperBound(sp.Function):  # type: ignore[misc]
 
 
 class Greatest(sp.Function):  # type: ignore[misc]
-    """The greatest of several integers, left as it is written."""
+    """The greatest of several integers, left as it is written unless all are numbers."""
 
     is_integer = True
+
+    @classmethod
+    def eval(cls, *values: sp.Expr) -> sp.Expr | None:
+        return max(values) if all(v.is_Integer for v in values) else None
 
 
 class Within(sp.Function):  # type: ignore[misc]

@@ -19,10 +19,11 @@ from dataclasses import dataclass, replace
 import sympy as sp
 
 from jaccomp.lowering.body import Body
-from jaccomp.lowering.fusion import innermost, is_fill, is_ready, split
+from jaccomp.lowering.fusion import innermost, is_fill, is_ready, loop_bounds, split
 from jaccomp.lowering.ir import (
     Block,
     CeilDiv,
+    Greatest,
     Loop,
 )
 from jaccomp.lowering.statements import SHARE, Statement
@@ -37,6 +38,10 @@ ROWS = 256
 """A sum in register tiles is left at least so many rows, at typical sizes, by the loops around it."""
 FEW = 64
 """A statement with this many times fewer iterations than another has no say in which loop is innermost."""
+TILES = 32
+"""Tiles of rows that are made ready together: enough for the threads of many machines."""
+MADE = 1 << 12
+"""Numbers that are made ready for the rows of one tile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,6 +209,12 @@ class Scheduler:
         across = self._across(inside, cls)
         current: sp.Symbol | None = cls
         tile: sp.Symbol | None = None
+        rows = self._prepared(inside, cls, across)
+        if rows is not None:
+            loop, statements = self.loops.tile(inside, cls, self._rows_at_once(inside, cls, rows))
+            first = [s for s, kept in zip(statements, inside, strict=True) if kept in rows]
+            nodes = self.body.block(first).nodes + self.body.block([s for s in statements if s not in first]).nodes
+            return Nest((loop,), Block(nodes), across, inside)
         while current is not None:
             if not self._runs_plain(statements, current):
                 tile = current
@@ -222,6 +233,39 @@ class Scheduler:
             parallel.append(loop)
         body = self.body.block(statements)
         return Nest(tuple(parallel), body, across, inside)
+
+    def _prepared(
+        self, inside: Sequence[Statement], cls: sp.Symbol, across: Sequence[str]
+    ) -> tuple[Statement, ...] | None:
+        """What seldom runs and is read again and again along a loop that is further apart in memory than the nest's.
+
+        parallel t: { for p: c[p] = cos(..); for n: for p: y[n,t,p] = c[p] x[n,t,p] }
+            ->   tile t by B: { for t, p: c[t,p] = cos(..);  for n: for t, p: y[n,t,p] = c[t,p] x[n,t,p] }
+
+        The others then go through B rows at once where they went from row to row, far apart.
+        """
+        if across or not self.loops.run_over_one_range(inside, cls) or any(s.product is not None for s in inside):
+            return None
+        often = tuple(s for s in inside if self._is_led(s, cls))
+        seldom = tuple(s for s in inside if s not in often)
+        made = {w.name for s in often for w in s.writes}
+        if not often or not seldom or any(made & {a.name for a in s.reads()} for s in seldom):
+            return None
+        return seldom if all(self._is_seldom(s, other) for s in seldom for other in often) else None
+
+    def _is_led(self, statement: Statement, cls: sp.Symbol) -> bool:
+        """Does a loop along an axis of the target before the one of the class run in any order?"""
+        axes = statement.target.indices
+        index = self.loops.index(statement, cls)
+        return index in axes and any(i in statement.loops for i in axes[: axes.index(index)])
+
+    def _rows_at_once(self, inside: Sequence[Statement], cls: sp.Symbol, rows: Sequence[Statement]) -> sp.Expr:
+        """How many rows are a tile: what is made for them stays in the first cache, and many threads have tiles."""
+        shape = max((self.loops.shapes[s.target.name] for s in rows), key=len)
+        bounds = loop_bounds(inside[0], self.loops.index(inside[0], cls))
+        assert bounds is not None
+        tiles = Greatest(sp.Integer(TILES), CeilDiv(sp.Mul(*shape), sp.Integer(MADE)))
+        return CeilDiv(sp.expand(bounds[1][0] - bounds[0][0]), tiles)
 
     def _across(self, inside: Sequence[Statement], cls: sp.Symbol) -> tuple[str, ...]:
         """What is reduced over the loops of the class."""
