@@ -543,6 +543,24 @@ def test_pairs_of_neighbours_are_read_and_written_a_vector_of_each_at_once() -> 
         check(module, "forward", turn, dict(zip(("s0", "s1", "s2"), sizes, strict=True)))
 
 
+def test_what_several_results_are_made_of_is_a_vector_of_one_step() -> None:
+    x, r, total, mean, y = (Tensor(name, (N, D)) for name in ("x0", "x1", "v0", "v1", "v2"))
+    mean = replace(mean, shape=(N,))
+    centred = program(
+        "centred", (x, r, total, mean, y),
+        scalar_map("v0", 2, x[i, j] + r[i, j]),
+        Equation("v1", (i,), (Term(total[i, b] / D, (b,), in_range(b, D)),)),
+        scalar_map("v2", 2, total[i, j] * (total[i, j] - mean[i,])),
+    )  # fmt: skip
+    both = vjp(centred)
+    text = emit_kernel(lower(both), "bwd", "f32")
+    (name,) = set(re.findall(r"jc_pass_f32\(ct_x[01] \+ \w+, (\w+), streams2?\)", text))
+    assert re.search(rf"cdef lanes_f32 .*\b{name}\b", text) and not re.search(rf"cdef float .*\b{name}\b", text)
+    module = built("shared", {"bwd": both})
+    for rows, columns in ((0, 5), (3, 0), (1, 1), (5, 64), (3, 131), (1030, 1029)):
+        check(module, "bwd", both, {"s0": rows, "s1": columns})
+
+
 def test_each_row_function_asks_what_is_wanted_or_is_spared_it() -> None:
     text = emit_kernel(lower(vjp(layernorm())), "bwd", "f32")
     whole, some = re.findall(r"(?ms)^cdef inline void bwd_nest\d_row(?:_some)?_f32\([^)]*ct_x0.*?^\n", text)

@@ -267,7 +267,8 @@ class Nest:
         for line, into, length in row.lines:
             lines += [f"cdef {REAL[self.dtype]} {line}[{length}]", f"cdef {REAL[self.dtype]} *{into}"]
         whole = [self.symbols[sp.Symbol(b.name)] for b in self.locals if b.dtype == "int64"]
-        real = [self.symbols[sp.Symbol(b.name)] for b in self.locals if b.dtype != "int64"] + row.variables
+        real = [self.symbols[sp.Symbol(b.name)] for b in self.locals
+                if b.dtype != "int64" and b.name not in row.vector_locals] + row.variables  # fmt: skip
         for lanes, steps in row.sums:
             lines.append(f"cdef lanes_{self.dtype} {lanes}[{steps}]")
         if row.vector_variables:

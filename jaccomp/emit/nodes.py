@@ -55,9 +55,9 @@ class Row:
 
     `streamed` are the buffers whose lines may be streamed, `mended` those of them that are touched again; `ahead` says
     how far on the next row of an input is, for the loop that reads the last of this one in `passes` loops;
-    with `all_wanted` nothing asks which outputs are. When it is written, `variables`, `vector_variables`, `plans`,
-    `order`, `flags`, `sizes`, `lines`, `sums`, `marks`, `looks`, `counters` say what it needs declared, and `streams`
-    whether its stores wait for a fence.
+    with `all_wanted` nothing asks which outputs are. When it is written, `variables`, `vector_variables`,
+    `vector_locals`, `plans`, `order`, `flags`, `sizes`, `lines`, `sums`, `marks`, `looks`, `counters` say what it needs
+    declared, and `streams` whether its stores wait for a fence.
     """
 
     def __init__(
@@ -85,6 +85,7 @@ class Row:
         self.looks: list[str] = []
         self.steps: tuple[str, ...] = ()
         self.vector_variables: list[str] = []
+        self.vector_locals: set[str] = set()
         self.halves: dict[Access, tuple[str, str]] = {}
         self.waiting: set[Access] = set()
         self.moving: set[sp.Basic] = set()
@@ -280,6 +281,10 @@ class Row:
         streams = {t: self.names.fresh("streams") for t in found.assigned if t.name in self.streamed}
         self.marks += streams.values()
         self.streams = self.streams or bool(streams)
+        for local in found.named:
+            self.vector_locals.add(local.name)
+            self.vector_variables.append(self.access(local))
+            self.moving.add(local.base)
         reducers = {target: how.reducer for target, how in found.sums.items()}
         whole = Lanes(loop.index, sums, reducers, streams, found.kept, found.pairs, lane if found.steps > 1 else "0")
         part = Lanes(loop.index, sums, reducers, streams, found.kept, found.pairs, "0", count)
@@ -407,6 +412,8 @@ class Row:
             return self._gathered(f"{lanes.sums[target]}[{lanes.lane}]", lanes.reducers[target], spelled, lanes.count)
         if isinstance(node, Accumulate):
             spelled = f"{self._loaded(target, lanes)} + ({spelled})"
+        if target.name in self.vector_locals:
+            return render("assign.pyx.j2", target=self.access(target), value=spelled)
         if target in lanes.pairs:
             return self._stored_pair(target, spelled, lanes)
         place = self._place(target, lanes.index, lanes.index)

@@ -47,10 +47,12 @@ class Gathered:
 class Vectors:
     """A loop over vectors: the locals it reduces to, what it assigns, what of that it reads, the vectors of a step.
 
-    `pairs` are the accesses to one of two neighbours, each with the first of the two.
+    `named` are locals of one iteration; `pairs` are the accesses to one of two neighbours, each with the first of the
+    two.
     """
 
     sums: dict[Access, Gathered]
+    named: tuple[Access, ...]
     assigned: tuple[Access, ...]
     kept: frozenset[Access]
     pairs: dict[Access, Access]
@@ -87,6 +89,7 @@ def vectors(loop: Loop, local_names: Collection[str]) -> Vectors | None:
     if loop.stop is not None:
         return None
     sums: dict[Access, Gathered] = {}
+    named: dict[Access, None] = {}
     assigned: dict[Access, None] = {}
     leaves = [(leaf, outputs) for leaf, outputs in wanted_nodes(loop.body) if isinstance(leaf, Assign | Accumulate)]
     if len(leaves) != len(list(wanted_nodes(loop.body))):
@@ -95,11 +98,16 @@ def vectors(loop: Loop, local_names: Collection[str]) -> Vectors | None:
     pairs = {**_pairs(read, loop.index), **_pairs(_stored(leaves), loop.index)}
     for leaf, outputs in leaves:
         target = leaf.target
-        if not _is_arithmetic(leaf.value, loop.index, pairs) or not moves(leaf.value, loop.index) or target.is_integer:
+        moving = {loop.index, *(a.base for a in named)}
+        if not _is_arithmetic(leaf.value, loop.index, moving, pairs) or target.is_integer:
+            return None
+        if leaf.value.free_symbols.isdisjoint(moving):
             return None
         if isinstance(leaf, Accumulate) and leaf.reducer not in START:
             return None
-        if target.name in local_names or not target.indices:
+        if target.name in local_names and isinstance(leaf, Assign):
+            named[target] = None
+        elif target.name in local_names or not target.indices:
             if not isinstance(leaf, Accumulate) or target.name not in local_names:
                 return None
             sums[target] = Gathered(leaf.reducer, outputs)
@@ -112,9 +120,10 @@ def vectors(loop: Loop, local_names: Collection[str]) -> Vectors | None:
         elif leaf.reducer != "sum":
             return None
     kept = _kept([leaf for leaf, _ in leaves], pairs)
-    if not leaves or kept is None or {s.name for s in sums} & {a.name for a in read}:
+    if not leaves or kept is None or named.keys() & sums.keys() or {s.name for s in sums} & {a.name for a in read}:
         return None
-    return Vectors(sums, tuple(assigned), kept, pairs, max(1, min(AT_ONCE, SUMS // len(sums))) if sums else 1)
+    steps = max(1, min(AT_ONCE, SUMS // len(sums))) if sums else 1
+    return Vectors(sums, tuple(named), tuple(assigned), kept, pairs, steps)
 
 
 def _kept(leaves: Sequence[Assign | Accumulate], pairs: Collection[Access]) -> frozenset[Access] | None:
@@ -158,7 +167,7 @@ def _pairs(found: Sequence[Access], index: sp.Symbol) -> dict[Access, Access]:
     return {access: both[0] for both in placed.values() if len(both) == 2 for access in both.values()}
 
 
-def _is_arithmetic(expr: sp.Expr, index: sp.Symbol, pairs: Collection[Access]) -> bool:
+def _is_arithmetic(expr: sp.Expr, index: sp.Symbol, moving: Collection[sp.Basic], pairs: Collection[Access]) -> bool:
     if isinstance(expr, Access):
         if expr in pairs:
             return True
@@ -166,12 +175,12 @@ def _is_arithmetic(expr: sp.Expr, index: sp.Symbol, pairs: Collection[Access]) -
             return not expr.is_integer
         move = slope(expr.indices[0], index)
         return not expr.is_integer and not expr.indices[0].has(Access) and move in (0, 1)
-    if index not in expr.free_symbols:
+    if expr.free_symbols.isdisjoint(moving):
         return True
     if isinstance(expr, (sp.Add, sp.Mul, *EACH)):
-        return all(_is_arithmetic(a, index, pairs) for a in expr.args)
+        return all(_is_arithmetic(a, index, moving, pairs) for a in expr.args)
     if isinstance(expr, sp.Pow):
-        return bool(expr.exp.is_Integer and 0 < expr.exp <= 4) and _is_arithmetic(expr.base, index, pairs)
+        return bool(expr.exp.is_Integer and 0 < expr.exp <= 4) and _is_arithmetic(expr.base, index, moving, pairs)
     return False
 
 
