@@ -38,6 +38,7 @@ from jaccomp.lowering.ir import (
     walk,
 )
 from jaccomp.lowering.relieve import LARGE, relieve
+from jaccomp.lowering.shift import from_zero
 from jaccomp.lowering.statements import statements
 from jaccomp.lowering.tiling import OWNED_ELEMENTS, OWNERS
 from jaccomp.lowering.unravel import unravel
@@ -545,6 +546,27 @@ def test_a_row_that_goes_on_where_the_one_before_it_ends_is_no_loop() -> None:
     assert flatten(rows(H + D * i + j, Access(x0, 2 * D * i + 2 * j))) == Block((once,))
     for value in (Access(x0, H * i + j), i + Access(x0, D * i + j), Access(x0, Access(x1, D * i + j))):
         assert flatten(rows(D * i + j, value)) == rows(D * i + j, value)
+
+
+def test_the_parts_of_a_result_are_one_loop_from_zero_on() -> None:
+    x, y = Tensor("x0", (N, 2 * H)), Tensor("v0", (N, H))
+    gate = cases.program("gate", (x, y), scalar_map("v0", 2, x[i, j] * sp.tanh(x[i, j + H])))
+    (nest,) = lower(vjp(gate)).functions
+    (loop,) = (n for n in walk(nest.body) if isinstance(n, Loop))
+    assert (loop.lower, loop.upper) == ((0,), (H,))
+    first, second = (n.target.indices[0] for n in loop.body.nodes if isinstance(n, Assign))
+    assert sp.expand(second - first) in (H, -H)
+
+
+def test_a_part_that_something_else_reads_stays_where_it_lies() -> None:
+    x, h, y = Tensor("x0", (N, H)), Tensor("v0", (N, 2 * H)), Tensor("v1", (N, 2 * H))
+    at = (*in_range(b, H), equal(j, b)), (*in_range(b, H), equal(j, b + H))
+    halves_ = Equation(
+        "v0", (i, j), tuple(Term(f(x[i, b]), (b,), a) for f, a in zip((sp.sin, sp.cos), at, strict=True))
+    )
+    both = cases.program("both", (x, h, y), halves_, scalar_map("v1", 2, h[i, j] ** 2), outputs=("v0", "v1"))
+    made, _ = statements(both, {})
+    assert from_zero(made) == made
 
 
 def test_an_exponential_that_two_equations_take_is_computed_once() -> None:

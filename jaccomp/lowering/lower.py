@@ -18,6 +18,7 @@ from jaccomp.lowering.ir import Block, Buffer, Function, Kernel, Partial, verify
 from jaccomp.lowering.relieve import relieve
 from jaccomp.lowering.schedule import Nest, Scheduler, total
 from jaccomp.lowering.share import share
+from jaccomp.lowering.shift import from_zero
 from jaccomp.lowering.solve import rename_bounds
 from jaccomp.lowering.statements import Statement, statements
 from jaccomp.lowering.storage import Layout, layouts, node_accesses, place
@@ -78,6 +79,7 @@ def _lowered(prepared: Program) -> Kernel:
     made, extra = statements(prepared, typical(prepared))
     wanted = needs(prepared)
     made = tuple(replace(s, needs=wanted[s.equation.target]) for s in narrow(made, prepared.outputs))
+    made = from_zero(made)
     tensors = (*prepared.tensors, *extra)
     loops = Loops(classes(made, prepared.inputs), {t.name: t.shape for t in tensors}, typical(prepared))
     nests = Scheduler(loops, _capacity(prepared)).nests(made)
