@@ -8,7 +8,7 @@ import math
 import shutil
 import subprocess
 import sysconfig
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +27,11 @@ SOURCE = """
 #include <Python.h>
 #include "jaccomp.h"
 #define OUT __attribute__((visibility("default"))) void
-OUT run_f32(float *t, const float *l, const float *r, double a, int adds, const ptrdiff_t *plan) {
-    jc_contract_f32(t, l, r, (float)a, adds, plan);
+OUT run_f32(float *t, const float *onto, const float *l, const float *r, double a, const ptrdiff_t *plan) {
+    jc_contract_f32(t, onto, l, r, (float)a, plan);
 }
-OUT run_f64(double *t, const double *l, const double *r, double a, int adds, const ptrdiff_t *plan) {
-    jc_contract_f64(t, l, r, a, adds, plan);
+OUT run_f64(double *t, const double *onto, const double *l, const double *r, double a, const ptrdiff_t *plan) {
+    jc_contract_f64(t, onto, l, r, a, plan);
 }
 """
 
@@ -56,11 +56,15 @@ class Axis:
 
 @dataclass(frozen=True, slots=True)
 class Sum:
-    """Loops of m, n and k, and the two operands' axes; the target has the loops of m and n as its axes, in `order`."""
+    """Loops of m, n and k, and the two operands' axes; the target has the loops of m and n as its axes, in `order`.
+
+    What the sum is added to has the loops in `onto`: those of the target if it is the target itself.
+    """
 
     extents: tuple[tuple[int, ...], ...]
     operands: tuple[tuple[Axis, ...], ...]
     order: tuple[int, ...]
+    onto: tuple[int, ...] = ()
 
     @property
     def loops(self) -> tuple[int, ...]:
@@ -74,8 +78,13 @@ class Sum:
     def target(self) -> tuple[int, ...]:
         return tuple(self.loops[d] for d in self.order)
 
+    @property
+    def added(self) -> tuple[int, ...]:
+        return tuple(self.loops[d] for d in self.onto)
+
     def plan(self) -> list[int]:
         steps = dict(zip(self.order, _strides(self.target), strict=True))
+        there = dict(zip(self.onto, _strides(self.added), strict=True))
         windows, flat = [], [[0] * len(self.loops), [0] * len(self.loops)]
         for side, axes in enumerate(self.operands):
             for axis, stride in zip(axes, _strides(self.shapes[side]), strict=True):
@@ -85,11 +94,13 @@ class Sum:
                 for d, move in enumerate(axis.moves):
                     flat[side][d] += move * stride
         rows = [[*map(len, self.extents), len(windows)]]
-        rows += [[e, steps.get(d, 0), flat[0][d], flat[1][d]] for d, e in enumerate(self.loops)]
+        rows += [[e, steps.get(d, 0), there.get(d, 0), flat[0][d], flat[1][d]] for d, e in enumerate(self.loops)]
         return [number for row in [*rows, *windows] for number in row]
 
     def written_out(self, left: Array, right: Array, alpha: float, given: Array | None) -> Array:
-        total = np.zeros(self.target, np.float64) if given is None else given.astype(np.float64)
+        total = np.zeros(self.target, np.float64)
+        for at in itertools.product(*map(range, self.target)) if given is not None else ():
+            total[at] = given[tuple(at[self.order.index(d)] for d in self.onto)]
         for at in itertools.product(*map(range, self.loops)):
             factors = []
             for axes, array in zip(self.operands, (left, right), strict=True):
@@ -109,7 +120,26 @@ def bare(extent: int, d: int, loops: int) -> Axis:
     return Axis(extent, 0, tuple(int(e == d) for e in range(loops)))
 
 
-def drawn(rng: np.random.Generator) -> Sum:
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """A sum, numbers for its operands, and what it is added to: nothing, the target itself or another array."""
+
+    sum: Sum
+    left: Array
+    right: Array
+    given: Array | None
+
+
+def drawn(rng: np.random.Generator, dtype: Any) -> Drawn:
+    one = drawn_sum(rng)
+    kind = rng.integers(3)
+    axes = one.order if kind == 1 else tuple(int(d) for d in rng.permutation(one.order)[: rng.integers(len(one.order))])
+    one = replace(one, onto=axes if kind else ())
+    left, right, given = (rng.standard_normal(shape).astype(dtype) for shape in (*one.shapes, one.added))
+    return Drawn(one, left, right, given if kind else None)
+
+
+def drawn_sum(rng: np.random.Generator) -> Sum:
     """A sum whose operands are read bare, through overlapping windows, backwards, and with steps."""
     extents = tuple(tuple(int(e) for e in rng.integers(1, 6, rng.integers(1, 3))) for _ in range(3))
     loops = [e for part in extents for e in part]
@@ -152,14 +182,13 @@ def library(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 def run(library: ctypes.CDLL, one: Sum, left: Array, right: Array, alpha: float, given: Array | None) -> Array:
     """The sum by the header; what lies around the target must stay."""
     kind = next(kind for kind, dtype in TYPES.items() if left.dtype == dtype)
-    size = math.prod(one.target)
-    memory = np.full(size + 32, -7, left.dtype)
-    memory[16:-16] = np.nan if given is None else given.ravel()
+    memory = np.full(math.prod(one.target) + 32, -7, left.dtype)
+    adds = given is not None and one.onto == one.order
+    memory[16:-16] = given.ravel() if given is not None and adds else np.nan
     plan = np.array(one.plan(), np.intp)
-    pointers = [ctypes.c_void_p(a.ctypes.data) for a in (memory[16:], left, right)]
-    getattr(library, f"run_{kind}")(
-        *pointers, ctypes.c_double(alpha), int(given is not None), ctypes.c_void_p(plan.ctypes.data)
-    )
+    onto = memory[16:] if adds else given
+    pointers = [ctypes.c_void_p(None if a is None else a.ctypes.data) for a in (memory[16:], onto, left, right)]
+    getattr(library, f"run_{kind}")(*pointers, ctypes.c_double(alpha), ctypes.c_void_p(plan.ctypes.data))
     assert np.all(memory[:16] == -7) and np.all(memory[-16:] == -7)
     return memory[16:-16].reshape(one.target)
 
@@ -168,13 +197,11 @@ def run(library: ctypes.CDLL, one: Sum, left: Array, right: Array, alpha: float,
 def test_a_sum_is_what_is_written_out(library: ctypes.CDLL, dtype: Any) -> None:
     rng = np.random.default_rng(11)
     for number in range(60):
-        one = drawn(rng)
-        left, right = (rng.standard_normal(shape).astype(dtype) for shape in one.shapes)
-        given = rng.standard_normal(one.target).astype(dtype) if number % 3 == 0 else None
+        case = drawn(rng, dtype)
         alpha = 1.0 if number % 2 else 0.75
-        found = run(library, one, left, right, alpha, given)
-        wanted = one.written_out(left, right, alpha, given)
-        np.testing.assert_allclose(found, wanted, rtol=0, atol=TOLERANCE[dtype] * 10, err_msg=str(one))
+        found = run(library, case.sum, case.left, case.right, alpha, case.given)
+        wanted = case.sum.written_out(case.left, case.right, alpha, case.given)
+        np.testing.assert_allclose(found, wanted, rtol=0, atol=TOLERANCE[dtype] * 10, err_msg=str(case.sum))
 
 
 @pytest.mark.parametrize("dtype", TYPES.values(), ids=TYPES)
@@ -182,14 +209,13 @@ def test_nothing_beyond_an_array_is_multiplied(library: ctypes.CDLL, dtype: Any)
     """Infinite and undefined factors reach the sums that hold them, and no others."""
     rng = np.random.default_rng(5)
     for _ in range(40):
-        one = drawn(rng)
-        left, right = (rng.standard_normal(shape).astype(dtype) for shape in one.shapes)
-        for array in (left, right):
+        case = drawn(rng, dtype)
+        for array in (case.left, case.right):
             array.flat[rng.integers(array.size)] = rng.choice([np.inf, -np.inf, np.nan])
         with np.errstate(invalid="ignore"):
-            wanted = one.written_out(left, right, 1.0, None)
-        found = run(library, one, left, right, 1.0, None)
-        np.testing.assert_allclose(found, wanted, rtol=0, atol=TOLERANCE[dtype] * 10, err_msg=str(one))
+            wanted = case.sum.written_out(case.left, case.right, 1.0, case.given)
+        found = run(library, case.sum, case.left, case.right, 1.0, case.given)
+        np.testing.assert_allclose(found, wanted, rtol=0, atol=TOLERANCE[dtype] * 10, err_msg=str(case.sum))
 
 
 @pytest.mark.parametrize("dtype", TYPES.values(), ids=TYPES)

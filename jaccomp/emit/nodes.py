@@ -637,12 +637,16 @@ class Row:
 
     def _tiled(self, node: Contract) -> str:
         """A sum over boxes: its loops with their strides, and the windows of its operands, as a plan of the header."""
-        found = plan(node, tuple(self.inner_offset(a) for a in (node.target, node.left, node.right)))
+        onto = node.target if node.adds else node.onto
+        offset = self.inner_offset
+        starting = sp.S.Zero if onto is None else offset(onto)
+        found = plan(node, (offset(node.target), starting, offset(node.left), offset(node.right)))
         name = self.names.fresh("plan")
         rows = [", ".join(self.spelling.integer(e) for e in row) for row in found.rows]
         self.plans[name] = sum(len(row) for row in found.rows)
-        target, left, right = (
-            self._at(a, at) for a, at in zip((node.target, node.left, node.right), found.starts, strict=True)
+        target, there, left, right = (
+            "NULL" if a is None else self._at(a, at)
+            for a, at in zip((node.target, onto, node.left, node.right), found.starts, strict=True)
         )
         return render(
             "product.pyx.j2",
@@ -654,7 +658,7 @@ class Row:
             left=left,
             right=right,
             alpha=self.spelling.real(node.alpha),
-            adds=int(node.adds),
+            onto=there,
         )
 
     def _extent(self, span: Span) -> str:

@@ -1,7 +1,7 @@
 """The plan of a sum of products over boxes: the numbers that `jaccomp_tiles.h` reads.
 
-y[o, i] += Σ_c,r w[o, c, r] x[c, Within(i + r - P, 1, H)]
-    ->   1, 1, 2, 1;  O, OH, C*R, 0;  OH, 1, 0, 0;  C, 0, R, H;  R, 0, 1, 0;  1, 1, 1, H, -P, 0, 1, 0, 1
+y[o, i] = b[o] + Σ_c,r w[o, c, r] x[c, Within(i + r - P, 1, H)]
+    ->   1, 1, 2, 1;  O, OH, 1, C*R, 0;  OH, 1, 0, 0, 0;  C, 0, 0, R, H;  R, 0, 0, 1, 0;  1, 1, 1, H, -P, 0, 1, 0, 1
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ Row = tuple[sp.Expr, ...]
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Where target, left and right start, and the rows: counts, then loops, then windows."""
+    """Where target, onto, left and right start, and the rows: counts, then loops, then windows."""
 
     starts: tuple[sp.Expr, ...]
     rows: tuple[Row, ...]
 
 
 def plan(node: Contract, offsets: Sequence[sp.Expr]) -> Plan:
-    """The plan of a tiled contraction, given the flat offsets of its target, left and right."""
+    """The plan of a tiled contraction, given the flat offsets of its target, what it is added to, left and right."""
     spans = (node.m, node.n, node.k)
     indices = [i for span in spans for i in span.indices]
     lower = {i: _greatest(low) for span in spans for i, low in zip(span.indices, span.lower, strict=True)}
     upper = {i: _least(high) for span in spans for i, high in zip(span.indices, span.upper, strict=True)}
     plain = [sp.Add(*(a for a in sp.Add.make_args(o) if not a.has(Within))) for o in offsets]
-    windows = [(side, *found) for side, offset in enumerate(offsets[1:]) for found in _windows(offset)]
+    windows = [(side, *found) for side, offset in enumerate(offsets[2:]) for found in _windows(offset)]
     counts = (*(sp.Integer(len(s.indices)) for s in spans), sp.Integer(len(windows)))
     loops = [(sp.expand(upper[i] - lower[i]), *(_slope(p, i) for p in plain)) for i in indices]
     cuts = [

@@ -258,6 +258,7 @@ class Body:
         return Contract(
             s.target.xreplace(where), product.left.xreplace(where), product.right.xreplace(where),
             spans[0], spans[1], spans[2], product.alpha, adds, s.needs, s.equation, product.tiled,
+            product.onto.xreplace(where) if product.onto is not None else None,
         )  # fmt: skip
 
     def _reach(self, s: Statement, index: sp.Symbol) -> tuple[tuple[sp.Expr, ...], tuple[sp.Expr, ...]]:

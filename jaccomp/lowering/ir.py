@@ -191,7 +191,7 @@ class Contract:
     """`target[m, n] = alpha Σ_k left[m, k] right[k, n]`, added to the target if `adds`.
 
     A matrix product whose operands are 2-D views; if `tiled`, each index of a span is a loop of its own, and the
-    accesses are affine in them, but for windows.
+    accesses are affine in them, but for windows. It is then added to `onto`, if there is one that is not the target.
     """
 
     target: Access
@@ -205,6 +205,7 @@ class Contract:
     needs: tuple[str, ...] = ()
     equation: Equation | None = None
     tiled: bool = False
+    onto: Access | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -298,7 +299,7 @@ def leaf_accesses(node: Leaf) -> tuple[Access, ...]:
 
 def leaf_expressions(node: Leaf) -> tuple[sp.Expr, ...]:
     if isinstance(node, Contract):
-        return node.target, node.left, node.right, node.alpha
+        return node.target, *((node.onto,) if node.onto is not None else ()), node.left, node.right, node.alpha
     if isinstance(node, Select):
         return node.target, node.best, node.seen, node.value, node.position
     return node.target, node.value
@@ -416,6 +417,7 @@ def _lines(node: Node, indent: str) -> Iterator[str]:
             alpha = "" if node.alpha == 1 else f"{node.alpha} * "
             how = "in tiles " if node.tiled else ""
             operator = "+=" if node.adds else "="
-            yield f"{indent}{how}{node.target} {operator} {alpha}{node.left} . {node.right}  ({spans})"
+            onto = "" if node.onto is None else f"{node.onto} + "
+            yield f"{indent}{how}{node.target} {operator} {onto}{alpha}{node.left} . {node.right}  ({spans})"
         case Return():
             yield f"{indent}return"

@@ -6,7 +6,7 @@ statement does not cover of its target is filled first.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -49,7 +49,7 @@ class Product:
     """A statement that is a matrix product: its operands and the indices of its three sides.
 
     If `tiled`, it is a sum of products over boxes, for each iteration of the loops on no side. If `adds`, it is added
-    to what is there.
+    to what is there; if not, to `onto`.
     """
 
     left: Access
@@ -60,6 +60,7 @@ class Product:
     alpha: sp.Expr
     tiled: bool = False
     adds: bool = False
+    onto: Access | None = None
 
     def side(self, index: sp.Symbol) -> tuple[sp.Symbol, ...]:
         """The side that an index belongs to; none if the product is one of many over it."""
@@ -100,6 +101,7 @@ class Statement:
                 n=_renamed(product.n, where),
                 k=_renamed(product.k, where),
                 alpha=product.alpha.xreplace(where),
+                onto=product.onto.xreplace(where) if product.onto is not None else None,
             )
         chosen = self.chosen
         if chosen is not None:
@@ -128,6 +130,8 @@ class Statement:
         expressions += list(self.target.indices)
         if self.action in ("accumulate", "select") or (self.product is not None and self.product.adds):
             expressions.append(self.target)
+        if self.product is not None and self.product.onto is not None:
+            expressions.append(self.product.onto)
         for expr in expressions:
             found.update(dict.fromkeys(accesses(expr)))
         return tuple(found)
@@ -175,11 +179,25 @@ def _equation(program: Program, equation: Equation, typical: Typical) -> tuple[l
             rest.append(term)
         else:
             tiled.append(_tiled(equation, target, found))
-    if tiled and not rest and not is_small(program, target, typical):
-        tiled[0] = replace(tiled[0], product=replace(_of(tiled[0]), adds=False))
+    onto = _read_bare(rest, equation)
+    if tiled and (not rest or onto is not None) and not is_small(program, target, typical):
+        tiled[0] = replace(tiled[0], product=replace(_of(tiled[0]), adds=False, onto=onto))
         return tiled, []
     made, tensors = _terms(replace(equation, terms=tuple(rest)), target)
     return [*made, *tiled], tensors
+
+
+def _read_bare(terms: Sequence[Term], equation: Equation) -> Access | None:
+    """Of terms that are one real access at axes of the target, that access.
+
+    y[n,o] = b[o] + Σ_k ..   ->   b[o]
+    """
+    if len(terms) != 1 or terms[0].bound or terms[0].domain:
+        return None
+    body = terms[0].body
+    if not isinstance(body, Access) or body.is_integer or not set(body.indices) <= set(equation.axes):
+        return None
+    return body
 
 
 def is_small(program: Program, target: Tensor, typical: Typical) -> bool:

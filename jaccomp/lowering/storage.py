@@ -162,4 +162,6 @@ def rewrite_leaf(node: Leaf, change: Callable[[sp.Expr], sp.Expr]) -> Leaf:
                 value=change(node.value), position=change(node.position),
             )  # fmt: skip
         case Contract():
-            return replace(node, target=access(node.target), left=access(node.left), right=access(node.right))
+            onto = access(node.onto) if node.onto is not None else None
+            left, right = access(node.left), access(node.right)
+            return replace(node, target=access(node.target), left=left, right=right, onto=onto)
