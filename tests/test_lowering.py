@@ -15,6 +15,7 @@ import test_emit_loops as cases
 
 from jaccomp import layers
 from jaccomp.calculus.vjp import vjp
+from jaccomp.emit.plans import prepared
 from jaccomp.errors import StageError
 from jaccomp.lowering import lower
 from jaccomp.lowering.affine import bounds_of, flat_offset, is_mixed_radix, slope
@@ -268,9 +269,17 @@ def test_a_sum_through_windows_is_summed_in_register_tiles() -> None:
     s, p, q = (scalar.symbol for scalar in cases.windows().scalars)
     (window,) = sum_.left.atoms(Within)
     at, r = sum_.m.indices[-1], sum_.k.indices[-1]
-    assert sum_.tiled and sum_.adds and window.args == (s * at + q * r - p, 1, H)
+    assert sum_.tiled and not sum_.adds and sum_.onto is not None and sum_.onto.name == LONG.inputs[2]
+    assert window.args == (s * at + q * r - p, 1, H)
     assert [loop.mode for loop in nest.parallel] == ["parallel", "tile"]
     assert nest.parallel[0].upper == (N,)
+
+
+def test_weights_that_all_parts_read_alike_are_prepared_once() -> None:
+    """Those of the sum and of its cotangent by the samples; its cotangent by the weights reads nothing twice."""
+    kernels = [lower(LONG), lower(vjp(LONG))]
+    found = [one for kernel in kernels for f in kernel.functions for one in prepared(f, kernel.program)]
+    assert [one.operand.name for one in found] == [LONG.inputs[1]] * 2
 
 
 def test_what_an_equality_decides_is_read_through_a_window() -> None:

@@ -28,10 +28,22 @@ SOURCE = """
 #include "jaccomp.h"
 #define OUT __attribute__((visibility("default"))) void
 OUT run_f32(float *t, const float *onto, const float *l, const float *r, double a, const ptrdiff_t *plan) {
-    jc_contract_f32(t, onto, l, r, (float)a, plan);
+    jc_contract_f32(t, onto, l, r, (float)a, plan, NULL);
 }
 OUT run_f64(double *t, const double *onto, const double *l, const double *r, double a, const ptrdiff_t *plan) {
-    jc_contract_f64(t, onto, l, r, a, plan);
+    jc_contract_f64(t, onto, l, r, a, plan, NULL);
+}
+OUT prepared_f32(float *t, const float *onto, const float *l, const float *r, double a, const ptrdiff_t *plan,
+        const ptrdiff_t *side) {
+    void *made = jc_prepare_f32(*side ? r : l, side);
+    jc_contract_f32(t, onto, l, r, (float)a, plan, made);
+    jc_forget_f32(made);
+}
+OUT prepared_f64(double *t, const double *onto, const double *l, const double *r, double a, const ptrdiff_t *plan,
+        const ptrdiff_t *side) {
+    void *made = jc_prepare_f64(*side ? r : l, side);
+    jc_contract_f64(t, onto, l, r, a, plan, made);
+    jc_forget_f64(made);
 }
 """
 
@@ -96,6 +108,17 @@ class Sum:
         rows = [[*map(len, self.extents), len(windows)]]
         rows += [[e, steps.get(d, 0), there.get(d, 0), flat[0][d], flat[1][d]] for d, e in enumerate(self.loops)]
         return [number for row in [*rows, *windows] for number in row]
+
+    def side_plan(self, side: int) -> list[int] | None:
+        """The plan by which a side is prepared; None if it has windows."""
+        axes = self.operands[side]
+        if any(a.cut for a in axes):
+            return None
+        first = [0, len(self.extents[0]), len(self.extents[0]) + len(self.extents[1]), len(self.loops)]
+        loops = [*range(first[side], first[side + 1]), *range(first[2], first[3])]
+        strides = _strides(self.shapes[side])
+        rows = [[self.loops[d], sum(a.moves[d] * s for a, s in zip(axes, strides, strict=True))] for d in loops]
+        return [side, len(self.extents[side]), len(self.extents[2]), *(number for row in rows for number in row)]
 
     def written_out(self, left: Array, right: Array, alpha: float, given: Array | None) -> Array:
         total = np.zeros(self.target, np.float64)
@@ -179,8 +202,16 @@ def library(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     return ctypes.CDLL(str(folder / "tiles.so"))
 
 
-def run(library: ctypes.CDLL, one: Sum, left: Array, right: Array, alpha: float, given: Array | None) -> Array:
-    """The sum by the header; what lies around the target must stay."""
+def run(
+    library: ctypes.CDLL,
+    one: Sum,
+    left: Array,
+    right: Array,
+    alpha: float,
+    given: Array | None,
+    side: int | None = None,
+) -> Array:
+    """The sum by the header, one side prepared before if it is named; what lies around the target must stay."""
     kind = next(kind for kind, dtype in TYPES.items() if left.dtype == dtype)
     memory = np.full(math.prod(one.target) + 32, -7, left.dtype)
     adds = given is not None and one.onto == one.order
@@ -188,7 +219,9 @@ def run(library: ctypes.CDLL, one: Sum, left: Array, right: Array, alpha: float,
     plan = np.array(one.plan(), np.intp)
     onto = memory[16:] if adds else given
     pointers = [ctypes.c_void_p(None if a is None else a.ctypes.data) for a in (memory[16:], onto, left, right)]
-    getattr(library, f"run_{kind}")(*pointers, ctypes.c_double(alpha), ctypes.c_void_p(plan.ctypes.data))
+    ready = np.array(one.side_plan(side) if side is not None else [], np.intp)
+    plans = [ctypes.c_void_p(p.ctypes.data) for p in (plan, ready) if p.size]
+    getattr(library, f"{'run' if side is None else 'prepared'}_{kind}")(*pointers, ctypes.c_double(alpha), *plans)
     assert np.all(memory[:16] == -7) and np.all(memory[-16:] == -7)
     return memory[16:-16].reshape(one.target)
 
@@ -199,9 +232,10 @@ def test_a_sum_is_what_is_written_out(library: ctypes.CDLL, dtype: Any) -> None:
     for number in range(60):
         case = drawn(rng, dtype)
         alpha = 1.0 if number % 2 else 0.75
-        found = run(library, case.sum, case.left, case.right, alpha, case.given)
         wanted = case.sum.written_out(case.left, case.right, alpha, case.given)
-        np.testing.assert_allclose(found, wanted, rtol=0, atol=TOLERANCE[dtype] * 10, err_msg=str(case.sum))
+        for side in (None, *(s for s in range(2) if case.sum.side_plan(s) is not None)):
+            found = run(library, case.sum, case.left, case.right, alpha, case.given, side)
+            np.testing.assert_allclose(found, wanted, rtol=0, atol=TOLERANCE[dtype] * 10, err_msg=str(case.sum))
 
 
 @pytest.mark.parametrize("dtype", TYPES.values(), ids=TYPES)
@@ -214,8 +248,9 @@ def test_nothing_beyond_an_array_is_multiplied(library: ctypes.CDLL, dtype: Any)
             array.flat[rng.integers(array.size)] = rng.choice([np.inf, -np.inf, np.nan])
         with np.errstate(invalid="ignore"):
             wanted = case.sum.written_out(case.left, case.right, 1.0, case.given)
-        found = run(library, case.sum, case.left, case.right, 1.0, case.given)
-        np.testing.assert_allclose(found, wanted, rtol=0, atol=TOLERANCE[dtype] * 10, err_msg=str(case.sum))
+        for side in (None, *(s for s in range(2) if case.sum.side_plan(s) is not None)):
+            found = run(library, case.sum, case.left, case.right, 1.0, case.given, side)
+            np.testing.assert_allclose(found, wanted, rtol=0, atol=TOLERANCE[dtype] * 10, err_msg=str(case.sum))
 
 
 @pytest.mark.parametrize("dtype", TYPES.values(), ids=TYPES)
@@ -230,6 +265,9 @@ def test_large_sums_agree_with_matrix_products(library: ctypes.CDLL, sizes: tupl
         one = Sum(((m,), (n,), (k,)), operands, (1, 0) if transposed[2] else (0, 1))
         left, right = (rng.standard_normal(shape).astype(dtype) for shape in one.shapes)
         found = run(library, one, left, right, 1.0, None)
+        for side in range(2):
+            ready = run(library, one, left, right, 1.0, None, side)
+            np.testing.assert_allclose(ready, found, rtol=0, atol=TOLERANCE[dtype] * math.sqrt(k))
         sides = [a.T if turn else a for a, turn in zip((left, right), transposed[:2], strict=True)]
         wanted = sides[0].astype(np.float64) @ sides[1].astype(np.float64).T
         wanted = wanted.T if transposed[2] else wanted

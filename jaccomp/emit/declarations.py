@@ -57,7 +57,10 @@ OF_A_DTYPE = {
     "Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t)",
     "gemm": "void {name}(bint, bint, Py_ssize_t, Py_ssize_t, Py_ssize_t, {real}, const {real} *, Py_ssize_t, "
     "const {real} *, Py_ssize_t, bint, {real} *, Py_ssize_t, Py_ssize_t)",
-    "contract": "void {name}({real} *, const {real} *, const {real} *, const {real} *, {real}, const Py_ssize_t *)",
+    "contract": "void {name}({real} *, const {real} *, const {real} *, const {real} *, {real}, const Py_ssize_t *, "
+    "const void *)",
+    "prepare": "void *{name}(const {real} *, const Py_ssize_t *)",
+    "forget": "void {name}(void *)",
 }
 OF_A_DTYPE |= {f"least{of}": OF_A_DTYPE[f"greatest{of}"] for of in ("", "_at")}
 """Functions of one dtype that are none of numbers alone; whole vectors Cython takes for numbers."""

@@ -15,6 +15,7 @@ import sympy as sp
 
 from jaccomp.emit.expressions import ADD, ATOM, REAL
 from jaccomp.emit.nodes import MANY, Row
+from jaccomp.emit.plans import Prepared, prepared
 from jaccomp.emit.scope import Scope
 from jaccomp.emit.streams import mended_only, write_only
 from jaccomp.emit.templates import render
@@ -89,6 +90,8 @@ class Nest:
             self.symbols[symbol] = self.names.fresh(self.hint(hints.get(symbol), symbol))
         self.shifts = self._shifts()
         self.ahead = self._ahead()
+        self.prepared = {one.node: one for one in prepared(function, self.kernel.program)}
+        self.prepared_names = {node: self.names.fresh("prepared") for node in self.prepared}
         self.row = self._row(all_wanted=True)
         self.spelling = self.row.spelling
 
@@ -109,8 +112,9 @@ class Nest:
         passes = sum(MANY if _has_each(loop) else 1 for loop in innermost)
         names, symbols = self.names.copy(), dict(self.symbols)
         return Row(
-            self.scope, names, symbols, local_names, self.shifts, once | mended, mended, self.ahead, passes, all_wanted
-        )
+            self.scope, names, symbols, local_names, self.shifts, once | mended, mended, self.ahead, passes,
+            self.prepared_names, all_wanted,
+        )  # fmt: skip
 
     # ---- pointers
 
@@ -172,10 +176,12 @@ class Nest:
         flags = [o for o in self.kernel.program.outputs if o in self.row.flags]
         constants = [f"{self._constant_type(c)} {self.symbols[c]}" for c in used]
         row = [f"{self._pointer_type(b)} {self.symbols[sp.Symbol(b.name)]}" for b in buffers]
+        row += [f"const void *{name}" for name in self.prepared_names.values()]
         row += [f"Py_ssize_t {self.symbols[s]}" for s in outer] + constants
         asked = [f"bint {scope.wants[o]}" for o in flags]
         arrays = [b for b in buffers if b.place != "scratch"]
-        arguments = [self._row_argument(b) for b in buffers] + [self.symbols[s] for s in outer]
+        arguments = [self._row_argument(b) for b in buffers] + list(self.prepared_names.values())
+        arguments += [self.symbols[s] for s in outer]
         arguments += [self.symbols[c] for c in used]
         declarations, prologue, epilogue = self._scratch_lines()
         unflatten, offsets = self._unflatten(), self._offsets(arrays)
@@ -183,6 +189,7 @@ class Nest:
         more = self._constants_in("\n".join(inside))
         fields = [(self._constant_type(c), str(self.symbols[c])) for c in more]  # first: offsets are made of them
         fields += [(self._pointer_type(b), str(self.symbols[sp.Symbol(b.name)])) for b in arrays]
+        fields += [("void *", name) for name in self.prepared_names.values()]
         fields += [("bint", scope.wants[o]) for o in flags]
         rows = [{"suffix": "", "parameters": row, "declarations": self._declarations(self.row, body), "body": body}]
         if flags:
@@ -354,6 +361,7 @@ class Nest:
         given = {
             str(self.symbols[sp.Symbol(b.name)]): self._partial_name(b.name) for b in arrays if b.name in self.partials
         }
+        given |= {name: self._prepared_name(node) for node, name in self.prepared_names.items()}
         total = " * ".join(self._length(loop) for loop in function.parallel) or "1"
         blocks = "jc_blocks(total, work)"
         if function.partials:
@@ -375,6 +383,19 @@ class Nest:
             "context": self.context,
             "task": f"{self.title}_block_{self.dtype}",
             "fields": [(name, given.get(name, name)) for name in fields],
+            "prepared": [self._prepared_values(one) for one in self.prepared.values()],
+        }
+
+    def _prepared_name(self, node: Contract) -> str:
+        return f"{self.prepared_names[node]}_{self.function.name}"
+
+    def _prepared_values(self, one: Prepared) -> dict[str, object]:
+        name = str(self.symbols[sp.Symbol(one.operand.name)])
+        return {
+            "name": self._prepared_name(one.node),
+            "operand": name if one.start == 0 else f"{name} + {self.spelling.integer(one.start, ADD)}",
+            "rows": [", ".join(self.spelling.integer(e) for e in row) for row in one.rows],
+            "condition": self._wanted(one.node.needs),
         }
 
     def _wanted(self, outputs: Sequence[str]) -> str:
@@ -398,7 +419,13 @@ class Nest:
             f"cdef {self.scope.real_type(p.buffer)} *{self._partial_name(p.target)} = NULL"
             for p in self.function.partials
         ]
-        return [f"cdef {self.title}_{self.dtype} {self.context}", *partials]
+        ready = [
+            line
+            for one in self.prepared.values()
+            for name in (self._prepared_name(one.node),)
+            for line in (f"cdef void *{name} = NULL", f"cdef Py_ssize_t {name}_plan[{sum(map(len, one.rows))}]")
+        ]
+        return [f"cdef {self.title}_{self.dtype} {self.context}", *partials, *ready]
 
     def _partial_needs(self, target: str) -> list[str]:
         leaves = [n for n in walk(self.function.body) if isinstance(n, LEAVES) and n.target.name == target]

@@ -54,10 +54,10 @@ class Row:
     """The text of one row function.
 
     `streamed` are the buffers whose lines may be streamed, `mended` those of them that are touched again; `ahead` says
-    how far on the next row of an input is, for the loop that reads the last of this one in `passes` loops;
-    with `all_wanted` nothing asks which outputs are. When it is written, `variables`, `vector_variables`,
-    `vector_locals`, `plans`, `order`, `flags`, `sizes`, `lines`, `sums`, `marks`, `looks`, `counters` say what it needs
-    declared, and `streams` whether its stores wait for a fence.
+    how far on the next row of an input is, for the loop that reads the last of this one in `passes` loops; `prepared`
+    names what a contraction finds prepared; with `all_wanted` nothing asks which outputs are. When it is written,
+    `variables`, `vector_variables`, `vector_locals`, `plans`, `order`, `flags`, `sizes`, `lines`, `sums`, `marks`,
+    `looks`, `counters` say what it needs declared, and `streams` whether its stores wait for a fence.
     """
 
     def __init__(
@@ -71,10 +71,12 @@ class Row:
         mended: Collection[str],
         ahead: Mapping[tuple[str, sp.Symbol], sp.Expr],
         passes: int,
+        prepared: Mapping[Contract, str],
         all_wanted: bool,
     ) -> None:
         self.scope, self.dtype = scope, scope.dtype
         self.streamed, self.mended, self.ahead, self.passes = streamed, mended, ahead, passes
+        self.prepared = prepared
         self.all_wanted = all_wanted
         self.places: dict[Access, str] = {}
         self.lines: list[tuple[str, str, int]] = []
@@ -659,6 +661,7 @@ class Row:
             right=right,
             alpha=self.spelling.real(node.alpha),
             onto=there,
+            prepared=self.prepared.get(node, "NULL"),
         )
 
     def _extent(self, span: Span) -> str:

@@ -12,7 +12,9 @@ from dataclasses import dataclass
 import sympy as sp
 
 from jaccomp.lowering.affine import slope
-from jaccomp.lowering.ir import Contract, Greatest, Within
+from jaccomp.lowering.ir import LEAVES, Contract, Function, Greatest, Select, Span, Within, walk
+from jaccomp.notation import Access
+from jaccomp.program import Program
 
 Row = tuple[sp.Expr, ...]
 
@@ -25,12 +27,69 @@ class Plan:
     rows: tuple[Row, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """An operand that all iterations of a nest read alike, where it starts, and the rows: counts, then its loops.
+
+    w[o, c, r]   ->   1, 1, 2;  O, C*R;  C, R;  R, 1
+    """
+
+    node: Contract
+    operand: Access
+    start: sp.Expr
+    rows: tuple[Row, ...]
+
+
+def prepared(function: Function, program: Program) -> tuple[Prepared, ...]:
+    """What is the same for every part of the sums in register tiles of a nest: it may be packed once for all."""
+    known = {*program.sizes, *(s.symbol for s in program.scalars)}
+    leaves = [n for n in walk(function.body) if isinstance(n, LEAVES)]
+    made = {b.name for b in function.scratch} | {n.target.name for n in leaves}
+    made |= {a.name for n in leaves if isinstance(n, Select) for a in (n.best, n.seen)}
+    found = [
+        _prepared(node, side)
+        for node in leaves
+        if isinstance(node, Contract) and node.tiled and function.parallel
+        for side in range(2)
+        if _is_alike(node, side, known) and (node.left, node.right)[side].name not in made
+    ]
+    return tuple({one.node: one for one in reversed(found)}.values())
+
+
+def _is_alike(node: Contract, side: int, known: set[sp.Basic]) -> bool:
+    (offset,) = (node.left, node.right)[side].indices
+    spans = _spans(node, side)
+    bounds = [e for span in spans for ends in (*span.lower, *span.upper) for e in ends]
+    free = {s for e in (offset, *bounds) for s in e.free_symbols} - {i for span in spans for i in span.indices}
+    return not offset.has(Access, Within) and free <= known
+
+
+def _prepared(node: Contract, side: int) -> Prepared:
+    operand = (node.left, node.right)[side]
+    (offset,) = operand.indices
+    spans = _spans(node, side)
+    lower, upper = _bounds(spans)
+    loops = [(sp.expand(upper[i] - lower[i]), _slope(offset, i)) for span in spans for i in span.indices]
+    counts = (sp.Integer(side), *(sp.Integer(len(span.indices)) for span in spans))
+    return Prepared(node, operand, _started(offset, lower), (counts, *loops))
+
+
+def _spans(node: Contract, side: int) -> tuple[Span, Span]:
+    return (node.m, node.n)[side], node.k
+
+
+def _bounds(spans: Sequence[Span]) -> tuple[dict[sp.Symbol, sp.Expr], dict[sp.Symbol, sp.Expr]]:
+    """Where each loop starts, and where it ends."""
+    lower = {i: _greatest(low) for span in spans for i, low in zip(span.indices, span.lower, strict=True)}
+    upper = {i: _least(high) for span in spans for i, high in zip(span.indices, span.upper, strict=True)}
+    return lower, upper
+
+
 def plan(node: Contract, offsets: Sequence[sp.Expr]) -> Plan:
     """The plan of a tiled contraction, given the flat offsets of its target, what it is added to, left and right."""
     spans = (node.m, node.n, node.k)
     indices = [i for span in spans for i in span.indices]
-    lower = {i: _greatest(low) for span in spans for i, low in zip(span.indices, span.lower, strict=True)}
-    upper = {i: _least(high) for span in spans for i, high in zip(span.indices, span.upper, strict=True)}
+    lower, upper = _bounds(spans)
     plain = [sp.Add(*(a for a in sp.Add.make_args(o) if not a.has(Within))) for o in offsets]
     windows = [(side, *found) for side, offset in enumerate(offsets[2:]) for found in _windows(offset)]
     counts = (*(sp.Integer(len(s.indices)) for s in spans), sp.Integer(len(windows)))
