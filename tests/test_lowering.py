@@ -263,7 +263,7 @@ LONG = replace(cases.windows(), typical=(8, 16, 1024, 3))
 
 
 def test_a_sum_through_windows_is_summed_in_register_tiles() -> None:
-    """It is added to the bias; each sample, and each part of a large one, by itself."""
+    """It is added to the bias, in parts of the samples and, where those are few, of each sample."""
     (nest,) = lower(LONG).functions
     (sum_,) = [n for n in walk(nest.body) if isinstance(n, Contract)]
     s, p, q = (scalar.symbol for scalar in cases.windows().scalars)
@@ -271,7 +271,7 @@ def test_a_sum_through_windows_is_summed_in_register_tiles() -> None:
     at, r = sum_.m.indices[-1], sum_.k.indices[-1]
     assert sum_.tiled and not sum_.adds and sum_.onto is not None and sum_.onto.name == LONG.inputs[2]
     assert window.args == (s * at + q * r - p, 1, H)
-    assert [loop.mode for loop in nest.parallel] == ["parallel", "tile"]
+    assert [loop.mode for loop in nest.parallel] == ["tile", "tile"]
     assert nest.parallel[0].upper == (N,)
 
 

@@ -79,14 +79,10 @@ class Body:
         product = statement.product
         if product is None or product.tiled:
             return ()
-        if not any(self._is_cut(statement, i) for i in statement.loops):
+        if not any(self.loops.is_cut(statement, i) for i in statement.loops):
             return tuple(i for i in (*product.m, *product.n) if i in statement.loops)
         again = any("_again" in a.name for a in (product.left, product.right))
-        return product.k if again and not any(self._is_cut(statement, i) for i in product.k) else ()
-
-    def _is_cut(self, statement: Statement, index: sp.Symbol) -> bool:
-        bounds = loop_bounds(statement, index)
-        return bounds is not None and self.loops.tile_of(bounds[0]) is not None
+        return product.k if again and not any(self.loops.is_cut(statement, i) for i in product.k) else ()
 
     def _tiled(self, items: list[Statement]) -> tuple[list[Node], list[Statement]] | None:
         """A serial loop over tiles of rows that the most statements, products among them, can share."""

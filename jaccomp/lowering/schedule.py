@@ -34,8 +34,6 @@ Choice = tuple[sp.Symbol, tuple[Statement, ...], tuple[Statement, ...]]
 """A class of loops for a nest, the fills that must run before it, and the statements inside."""
 ENOUGH = 64
 """Parallel iterations at typical sizes that are enough for any machine."""
-ROWS = 256
-"""A sum in register tiles is left at least so many rows, at typical sizes, by the loops around it."""
 FEW = 64
 """A statement with this many times fewer iterations than another has no say in which loop is innermost."""
 TILES = 32
@@ -228,9 +226,11 @@ class Scheduler:
         if tile is not None and columns is not None:
             loops, statements = self.loops.grid(statements, tile, columns)
             parallel += loops
-        elif tile is not None:
+        while tile is not None and columns is None:
             loop, statements = self.loops.tile(statements, tile, around=total(parallel))
             parallel.append(loop)
+            tiled = any(s.product is not None and s.product.tiled for s in statements)
+            tile = self._tile_for_products(statements, across) if tiled else None
         body = self.body.block(statements)
         return Nest(tuple(parallel), body, across, inside)
 
@@ -287,7 +287,7 @@ class Scheduler:
             index = self.loops.index(statement, cls)
             product = statement.product
             if product is not None and product.tiled:
-                if product.side(index) and self.loops.beside(statement, index) < ROWS:
+                if product.side(index):
                     return False
             elif product is not None:
                 run = product.side(index)
@@ -334,7 +334,7 @@ class Scheduler:
             candidates = (*statement.product.m, *statement.product.n)
             if statement.product.tiled:
                 candidates = self.loops.largest_side(statement)
-            for index in [i for i in candidates if i in statement.loops]:
+            for index in [i for i in candidates if i in statement.loops and not self.loops.is_cut(statement, i)]:
                 cls = self.loops.classes.of(index)
                 if self._holds_all(statements, cls, across, pieces=True):
                     return cls

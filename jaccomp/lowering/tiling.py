@@ -100,12 +100,6 @@ class Loops:
         extent = sp.expand(bounds[1][0] - bounds[0][0]).xreplace(dict(self.typical))
         return float(extent) if extent.is_number else 1.0
 
-    def beside(self, statement: Statement, index: sp.Symbol) -> float:
-        """How often the other loops of an index's side of a product run, all together."""
-        assert statement.product is not None
-        others = [i for i in statement.product.side(index) if i != index and i in statement.loops]
-        return math.prod(self.extent(statement, i) for i in others) if others else 0.0
-
     def largest_side(self, statement: Statement) -> tuple[sp.Symbol, ...]:
         """The loops left of the side of a product that has the most iterations."""
         product = statement.product
@@ -137,6 +131,11 @@ class Loops:
 
     def tile_of(self, lower: Sequence[sp.Expr]) -> sp.Symbol | None:
         return next((e for e in lower if isinstance(e, sp.Symbol) and e in self.tiles), None)
+
+    def is_cut(self, statement: Statement, index: sp.Symbol) -> bool:
+        """Does a loop run over one tile?"""
+        bounds = loop_bounds(statement, index)
+        return bounds is not None and self.tile_of(bounds[0]) is not None
 
     def _inside(self, statement: Statement, index: sp.Symbol, symbol: sp.Symbol) -> Statement:
         others = [i for i in statement.loops if i != index]
@@ -210,7 +209,8 @@ class Loops:
         if any(s.product is not None and s.product.tiled for s in statements):
             bounds = self._range(statements, cls)
             extent = sp.expand(bounds[1][0] - bounds[0][0])
-            return CeilDiv(extent, CeilDiv(sp.Integer(PARTS), around))
+            parts = sp.Integer(PARTS)
+            return CeilDiv(extent, parts if around == 1 else CeilDiv(parts, around))
         for s in statements:
             if s.chosen is not None and self.index(s, cls) == s.chosen[0]:
                 shape, axis = self.shapes[s.target.name], s.target.indices.index(s.chosen[0])
