@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import sympy as sp
 
 from jaccomp.emit.expressions import ADD, ATOM, REAL
-from jaccomp.emit.nodes import MANY, Row
+from jaccomp.emit.nodes import Row
 from jaccomp.emit.plans import Prepared, prepared
 from jaccomp.emit.scope import Scope
 from jaccomp.emit.streams import mended_only, write_only
@@ -28,11 +28,9 @@ from jaccomp.lowering.ir import (
     Buffer,
     Contract,
     Function,
-    Guard,
     Loop,
     Select,
     Within,
-    leaf_expressions,
     walk,
 )
 from jaccomp.lowering.storage import node_accesses
@@ -54,6 +52,10 @@ class Made:
     text: str
     values: dict[str, object]
     declarations: list[str]
+
+
+MANY = 4
+"""Passes over a row that leave time to ask for the next one, if it is short; one of exponentials counts as so many."""
 
 
 def _words(text: str) -> set[str]:
@@ -112,7 +114,7 @@ class Nest:
         passes = sum(MANY if _has_each(loop) else 1 for loop in innermost)
         names, symbols = self.names.copy(), dict(self.symbols)
         return Row(
-            self.scope, names, symbols, local_names, self.shifts, once | mended, mended, self.ahead, passes,
+            self.scope, names, symbols, local_names, self.shifts, once | mended, mended, self.ahead, passes >= MANY,
             self.prepared_names, all_wanted,
         )  # fmt: skip
 
@@ -170,9 +172,12 @@ class Nest:
     def made(self) -> Made:
         function, scope = self.function, self.scope
         body = self.row.block(function.body, top=True)
+        some = self._row(all_wanted=False) if self.row.flags else None
+        some_body = some.block(function.body, top=True) if some is not None else ""
         buffers = self._buffers()
-        used = self._constants_in(body)
-        outer = [s for s in self.outer if self._mentions(s)]
+        named = _words(body) | _words(some_body)
+        used = [c for c in scope.constants if self.symbols[c] in named]
+        outer = [s for s in self.outer if self.symbols[s] in named]
         flags = [o for o in self.kernel.program.outputs if o in self.row.flags]
         constants = [f"{self._constant_type(c)} {self.symbols[c]}" for c in used]
         row = [f"{self._pointer_type(b)} {self.symbols[sp.Symbol(b.name)]}" for b in buffers]
@@ -186,23 +191,16 @@ class Nest:
         declarations, prologue, epilogue = self._scratch_lines()
         unflatten, offsets = self._unflatten(), self._offsets(arrays)
         inside = [*arguments, *declarations, *prologue, *epilogue, *unflatten, *offsets.values()]
-        more = self._constants_in("\n".join(inside))
+        named = _words("\n".join(inside))
+        more = [c for c in scope.constants if self.symbols[c] in named]
         fields = [(self._constant_type(c), str(self.symbols[c])) for c in more]  # first: offsets are made of them
         fields += [(self._pointer_type(b), str(self.symbols[sp.Symbol(b.name)])) for b in arrays]
         fields += [("void *", name) for name in self.prepared_names.values()]
         fields += [("bint", scope.wants[o]) for o in flags]
         rows = [{"suffix": "", "parameters": row, "declarations": self._declarations(self.row, body), "body": body}]
-        if flags:
-            some = self._row(all_wanted=False)
-            text = some.block(function.body, top=True)
-            rows.append(
-                {
-                    "suffix": "_some",
-                    "parameters": row + asked,
-                    "declarations": self._declarations(some, text),
-                    "body": text,
-                }
-            )
+        if some is not None:
+            declared = self._declarations(some, some_body)
+            rows.append({"suffix": "_some", "parameters": row + asked, "declarations": declared, "body": some_body})
         text = render(
             "function.pyx.j2",
             name=self.title,
@@ -223,42 +221,6 @@ class Nest:
     def _constant_type(self, constant: sp.Basic) -> str:
         real = any(s.symbol == constant and s.dtype == "real" for s in self.kernel.program.scalars)
         return REAL[self.dtype] if real else "Py_ssize_t"
-
-    def _mentions(self, symbol: sp.Symbol) -> bool:
-        return symbol in self._row_symbols()
-
-    def _row_symbols(self) -> set[sp.Basic]:
-        """Every symbol that the text of the row function needs."""
-        found: set[sp.Basic] = set(self.row.sizes)
-        for node in walk(self.function.body):
-            if isinstance(node, Loop):
-                for bound in (*node.lower, *node.upper, node.step):
-                    found |= bound.free_symbols
-            elif isinstance(node, Guard):
-                for constraint in node.constraints:
-                    found |= self._symbols_of(constraint.expr)
-            elif isinstance(node, LEAVES):
-                for expr in leaf_expressions(node):
-                    found |= self._symbols_of(expr)
-                if isinstance(node, Contract):
-                    for span in (node.m, node.n, node.k):
-                        for bounds in (*span.lower, *span.upper):
-                            for bound in bounds:
-                                found |= bound.free_symbols
-        return found
-
-    def _symbols_of(self, expr: sp.Expr) -> set[sp.Basic]:
-        if isinstance(expr, Access):
-            return set(self.row.inner_offset(expr).free_symbols) if expr.indices else set()
-        found: set[sp.Basic] = set(expr.free_symbols) if not expr.args else set()
-        for arg in expr.args:
-            found |= self._symbols_of(arg)
-        return found
-
-    def _constants_in(self, text: str) -> list[sp.Basic]:
-        """The sizes, scalars and quotients that a text names outside its comments."""
-        named = _words(text)
-        return [c for c in self.scope.constants if self.symbols[c] in named]
 
     def _row_argument(self, buffer: Buffer) -> str:
         name = str(self.symbols[sp.Symbol(buffer.name)])

@@ -46,17 +46,14 @@ from jaccomp.lowering.ir import (
 from jaccomp.notation import Access
 from jaccomp.program import Constraint, accesses
 
-MANY = 4
-"""Passes over a row that leave time to ask for the next one, if it is short; one of exponentials counts as so many."""
-
 
 class Row:
     """The text of one row function.
 
     `streamed` are the buffers whose lines may be streamed, `mended` those of them that are touched again; `ahead` says
-    how far on the next row of an input is, for the loop that reads the last of this one in `passes` loops; `prepared`
-    names what a contraction finds prepared; with `all_wanted` nothing asks which outputs are. When it is written,
-    `variables`, `vector_variables`, `vector_locals`, `plans`, `order`, `flags`, `sizes`, `lines`, `sums`, `marks`,
+    how far on the next row of an input is, for the loop that reads the last of this one, of which `much` is computed;
+    `prepared` names what a contraction finds prepared; with `all_wanted` nothing asks which outputs are. When it is
+    written, `variables`, `vector_variables`, `vector_locals`, `plans`, `order`, `flags`, `lines`, `sums`, `marks`,
     `looks`, `counters` say what it needs declared, and `streams` whether its stores wait for a fence.
     """
 
@@ -70,12 +67,12 @@ class Row:
         streamed: Collection[str],
         mended: Collection[str],
         ahead: Mapping[tuple[str, sp.Symbol], sp.Expr],
-        passes: int,
+        much: bool,
         prepared: Mapping[Contract, str],
         all_wanted: bool,
     ) -> None:
         self.scope, self.dtype = scope, scope.dtype
-        self.streamed, self.mended, self.ahead, self.passes = streamed, mended, ahead, passes
+        self.streamed, self.mended, self.ahead, self.much = streamed, mended, ahead, much
         self.prepared = prepared
         self.all_wanted = all_wanted
         self.places: dict[Access, str] = {}
@@ -102,7 +99,6 @@ class Row:
         self.flags: set[str] = set()
         self.order = ""
         self.streams = False
-        self.sizes: set[sp.Basic] = set()
         self.temporary_count = 0
 
     def access(self, access: Access) -> str:
@@ -287,9 +283,8 @@ class Row:
             self.vector_locals.add(local.name)
             self.vector_variables.append(self.access(local))
             self.moving.add(local.base)
-        reducers = {target: how.reducer for target, how in found.sums.items()}
-        whole = Lanes(loop.index, sums, reducers, streams, found.kept, found.pairs, lane if found.steps > 1 else "0")
-        part = Lanes(loop.index, sums, reducers, streams, found.kept, found.pairs, "0", count)
+        whole = Lanes(found, loop.index, sums, streams, lane if found.steps > 1 else "0")
+        part = Lanes(found, loop.index, sums, streams, "0", count)
         body, rest = self._in_lanes(loop.body, whole), self._in_lanes(loop.body, part)
         still = [render("assign.pyx.j2", target=name, value=value).rstrip("\n") for value, name in self.still.items()]
         self.still = {}
@@ -352,16 +347,14 @@ class Row:
     def _nexts(self, loop: Loop) -> list[dict[str, str]]:
         """Where the next rows are of the inputs whose rows a loop is the last to read, and when to ask for them."""
         read = dict.fromkeys(a for n in walk(loop) if isinstance(n, LEAVES) for a in leaf_accesses(n))
-        much = int(self.passes >= MANY)
         names: dict[tuple[str, str], str] = {}
         found: list[dict[str, str]] = []
         for access in read:
             stride = self.ahead.get((access.name, loop.index))
             if stride is None or slope(access.indices[0], loop.index) != 1:
                 continue
-            self.sizes |= stride.free_symbols
             size = self.spelling.integer(stride), self._elements(access.name)
-            asks = "" if size in names else f"jc_looks_ahead_{self.dtype}({', '.join(size)}, {much})"
+            asks = "" if size in names else f"jc_looks_ahead_{self.dtype}({', '.join(size)}, {int(self.much)})"
             if asks:
                 names[size] = self.names.fresh("looks")
                 self.looks.append(names[size])
@@ -370,10 +363,8 @@ class Row:
         return found
 
     def _elements(self, name: str) -> str:
-        """How many elements an array has, whose sizes the row function then needs."""
-        whole = self.scope.kernel.buffer(name).elements
-        self.sizes |= whole.free_symbols
-        return self.spelling.integer(whole)
+        """How many elements an array has."""
+        return self.spelling.integer(self.scope.kernel.buffer(name).elements)
 
     def _at(self, access: Access, offset: sp.Expr) -> str:
         """A pointer into the array of an access."""
@@ -384,9 +375,9 @@ class Row:
         return self._at(access, sp.expand(self.inner_offset(access).xreplace({index: at})))
 
     def _loaded(self, access: Access, lanes: Lanes) -> str:
-        first = lanes.pairs.get(access, access)
+        first = lanes.of.pairs.get(access, access)
         place = self._place(first, lanes.index, lanes.index)
-        if access in lanes.pairs:
+        if access in lanes.of.pairs:
             which = "evens" if access == first else "odds"
             part = f"_part_{self.dtype}({place}, {lanes.count})" if lanes.count else f"_{self.dtype}({place})"
             return f"jc_load_{which}{part}"
@@ -394,7 +385,7 @@ class Row:
 
     def _stored_pair(self, target: Access, spelled: str, lanes: Lanes) -> str:
         """One of two neighbours, which waits for the other: both are stored at once."""
-        first = lanes.pairs[target]
+        first = lanes.of.pairs[target]
         both = self.halves.setdefault(first, (self.names.fresh("even"), self.names.fresh("odd")))
         line = render("assign.pyx.j2", target=both[target != first], value=spelled).rstrip("\n")
         if first not in self.waiting:
@@ -411,12 +402,13 @@ class Row:
         """One statement over a vector, or over a part of one."""
         target, spelled = node.target, self.spelling.real(value)
         if target in lanes.sums:
-            return self._gathered(f"{lanes.sums[target]}[{lanes.lane}]", lanes.reducers[target], spelled, lanes.count)
+            reducer = lanes.of.sums[target].reducer
+            return self._gathered(f"{lanes.sums[target]}[{lanes.lane}]", reducer, spelled, lanes.count)
         if isinstance(node, Accumulate):
             spelled = f"{self._loaded(target, lanes)} + ({spelled})"
         if target.name in self.vector_locals:
             return render("assign.pyx.j2", target=self.access(target), value=spelled)
-        if target in lanes.pairs:
+        if target in lanes.of.pairs:
             return self._stored_pair(target, spelled, lanes)
         place = self._place(target, lanes.index, lanes.index)
         if lanes.count:
@@ -522,7 +514,7 @@ class Row:
         for node in run:
             assert isinstance(node, Assign | Accumulate | Scatter | Select)
             plain.append(replace(node, value=node.value.xreplace(self.held)) if self.held else node)
-            if self.lanes is not None and node.target in self.lanes.kept:
+            if self.lanes is not None and node.target in self.lanes.of.kept:
                 lines += self._straight(plain, keeps=True)
                 plain = []
         return lines + self._straight(plain)
@@ -611,7 +603,6 @@ class Row:
             left, right = (right[0], right[1], not right[2]), (left[0], left[1], not left[2])
             m, n = n, m
         whole = self._kept(node.target)
-        self.sizes |= whole.free_symbols
         return render(
             "contract.pyx.j2",
             comments=self.scope.comments([node.equation] if node.equation is not None else []),

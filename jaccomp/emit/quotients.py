@@ -14,7 +14,6 @@ from jaccomp.lowering.ir import (
     CeilDiv,
     Contract,
     FloorDiv,
-    Function,
     Guard,
     Kernel,
     Loop,
@@ -38,19 +37,15 @@ def quotients(kernel: Kernel) -> tuple[sp.Expr, ...]:
 
 def _expressions(kernel: Kernel) -> Iterator[sp.Expr]:
     for function in kernel.functions:
-        yield from _of_function(function)
-
-
-def _of_function(function: Function) -> Iterator[sp.Expr]:
-    for node in (*function.parallel, *walk(function.body)):
-        if isinstance(node, Loop):
-            yield from (*node.lower, *node.upper, node.step)
-        elif isinstance(node, Guard):
-            yield from (c.expr for c in node.constraints)
-        elif isinstance(node, LEAVES):
-            yield from leaf_expressions(node)
-        if isinstance(node, Contract):
-            for span in (node.m, node.n, node.k):
-                yield from (bound for bounds in (*span.lower, *span.upper) for bound in bounds)
-    for buffer in (*function.scratch, *(p.buffer for p in function.partials)):
-        yield from buffer.shape
+        for node in (*function.parallel, *walk(function.body)):
+            if isinstance(node, Loop):
+                yield from (*node.lower, *node.upper, node.step)
+            elif isinstance(node, Guard):
+                yield from (c.expr for c in node.constraints)
+            elif isinstance(node, LEAVES):
+                yield from leaf_expressions(node)
+            if isinstance(node, Contract):
+                for span in (node.m, node.n, node.k):
+                    yield from (bound for bounds in (*span.lower, *span.upper) for bound in bounds)
+        for buffer in (*function.scratch, *(p.buffer for p in function.partials)):
+            yield from buffer.shape

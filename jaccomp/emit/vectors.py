@@ -65,16 +65,14 @@ class Vectors:
 
 @dataclass(frozen=True, slots=True)
 class Lanes:
-    """How the body of a vector loop is spelled: its index, the names of what it reduces to, what stays in a register
-    for later statements, and how many lanes of a part there are.
+    """How the body of a vector loop is spelled: the loop, its index, the names of what it reduces to and of what tells
+    whether it streams, and how many lanes of a part there are.
     """
 
+    of: Vectors
     index: sp.Symbol
     sums: dict[Access, str]
-    reducers: dict[Access, str]
     streams: dict[Access, str]
-    kept: frozenset[Access]
-    pairs: dict[Access, Access]
     lane: str
     count: str = ""
 
@@ -91,9 +89,11 @@ def vectors(loop: Loop, local_names: Collection[str]) -> Vectors | None:
     sums: dict[Access, Gathered] = {}
     named: dict[Access, None] = {}
     assigned: dict[Access, None] = {}
-    leaves = [(leaf, outputs) for leaf, outputs in wanted_nodes(loop.body) if isinstance(leaf, Assign | Accumulate)]
-    if len(leaves) != len(list(wanted_nodes(loop.body))):
-        return None
+    leaves: list[tuple[Assign | Accumulate, tuple[str, ...]]] = []
+    for leaf, outputs in wanted_nodes(loop.body):
+        if not isinstance(leaf, Assign | Accumulate):
+            return None
+        leaves.append((leaf, outputs))
     read = [a for leaf, _ in leaves for a in accesses(leaf.value)]
     pairs = {**_pairs(read, loop.index), **_pairs(_stored(leaves), loop.index)}
     for leaf, outputs in leaves:

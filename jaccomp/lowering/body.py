@@ -23,7 +23,7 @@ from jaccomp.lowering.ir import (
     Select,
     Span,
 )
-from jaccomp.lowering.statements import Statement
+from jaccomp.lowering.statements import Statement, over_target
 from jaccomp.lowering.tiling import Loops
 
 PART_ROWS = 128
@@ -104,15 +104,11 @@ class Body:
 
     def _fills(self, statements: Sequence[Statement], cls: sp.Symbol) -> list[Statement]:
         """Zeros for the products that a tiled loop adds up piece by piece."""
-        found = []
-        for s in statements:
-            if s.product is not None and self.loops.index(s, cls) in s.product.k:
-                loops = s.target_indices()
-                others = [i for i in s.loops if i not in loops]
-                domain = tuple(c for c in s.domain if not index_set(c.expr, others))
-                fill = replace(s, action="assign", value=sp.S.Zero, loops=loops, domain=domain, product=None)
-                found.append(fill)
-        return found
+        return [
+            replace(over_target(s), action="assign", value=sp.S.Zero)
+            for s in statements
+            if s.product is not None and self.loops.index(s, cls) in s.product.k
+        ]
 
     def _around(
         self, items: Sequence[Statement], others: Sequence[Statement], inside: Sequence[Statement]
@@ -191,12 +187,9 @@ class Body:
         fills, sums, adds = [], [], []
         for s in inner:
             part = self.loops.scratch(s.target, "part")
-            axes = s.target_indices()
-            domain = tuple(c for c in s.domain if not index_set(c.expr, [i for i in s.loops if i not in axes]))
-            over = replace(s, loops=axes, domain=domain, guards=())
-            fills.append(replace(over, target=part, action="assign", value=sp.S.Zero))
+            fills.append(replace(over_target(s), target=part, action="assign", value=sp.S.Zero))
             sums.append(replace(s, target=part))
-            adds.append(replace(over, value=part))
+            adds.append(replace(over_target(s), value=part))
         return replace(loop, body=self.block([*fills, *sums, *adds]))
 
     def _in_row(self, statement: Statement) -> Node:

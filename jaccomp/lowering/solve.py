@@ -249,16 +249,19 @@ def _ends(
     index: sp.Symbol, domain: list[Constraint], everything: list[sp.Symbol]
 ) -> tuple[Constraint, Constraint] | None:
     """The constraints `index >= low` and `index <= high` of its range in sizes alone, if it has one."""
-    others = [i for i in everything if i != index]
-    alone = [c for c in domain if not index_set(c.expr, others) and not c.expr.has(Access)]
+    alone = _alone(index, domain, everything)
     low = next((c for c in alone if slope(c.expr, index) == 1), None)
     high = next((c for c in alone if slope(c.expr, index) == -1), None)
     return (low, high) if low is not None and high is not None else None
 
 
+def _alone(index: sp.Symbol, domain: list[Constraint], everything: list[sp.Symbol]) -> list[Constraint]:
+    """The constraints that name no other index and no data."""
+    others = [i for i in everything if i != index]
+    return [c for c in domain if not index_set(c.expr, others) and not c.expr.has(Access)]
+
+
 def _box(index: sp.Symbol, domain: list[Constraint], everything: list[sp.Symbol]) -> tuple[sp.Expr, sp.Expr] | None:
     """The range of an index in sizes alone, if it has one."""
-    others = [i for i in everything if i != index]
-    alone = [c for c in domain if not index_set(c.expr, others) and not c.expr.has(Access)]
-    lower, upper = bounds_of(index, alone)
+    lower, upper = bounds_of(index, _alone(index, domain, everything))
     return (lower[0], upper[0]) if lower and upper else None

@@ -146,6 +146,15 @@ class Statement:
         return tuple(i for i in self.loops if i in bare)
 
 
+def over_target(statement: Statement) -> Statement:
+    """The statement over the loops of its target alone: what is set before a sum, or added when it is done."""
+    axes = statement.target_indices()
+    others = [i for i in statement.loops if i not in axes]
+    return replace(
+        statement, loops=axes, domain=tuple(c for c in statement.domain if not index_set(c.expr, others)), product=None
+    )
+
+
 def _renamed(symbols: tuple[sp.Symbol, ...], where: Mapping[sp.Expr, sp.Expr]) -> tuple[sp.Symbol, ...]:
     return tuple(where.get(s, s) for s in symbols)
 
