@@ -113,13 +113,16 @@ static inline float jc_exp_reduced_f32(float x, float bounded, uint32_t *n) {
     return jc_fuse_f32(r * r, p, r);
 }
 /* As precise for e^r alone: P of degree 4, 2^-28.1 of e^r. */
-static inline float jc_exp_short_f32(float x, float bounded, uint32_t *n) {
-    float r = jc_exp_rest_f32(x, bounded, n), p = 0x1.6a5cc4p-10f;
+static inline float jc_exp_tail_f32(float r) {
+    float p = 0x1.6a5cc4p-10f;
     p = jc_madd_f32(p, r, 0x1.123e54p-7f);
     p = jc_madd_f32(p, r, 0x1.5558a4p-5f);
     p = jc_madd_f32(p, r, 0x1.55548ap-3f);
-    p = jc_madd_f32(p, r, 0x1.fffffcp-2f);
-    return jc_fuse_f32(r * r, p, r);
+    return jc_madd_f32(p, r, 0x1.fffffcp-2f);
+}
+static inline float jc_exp_short_f32(float x, float bounded, uint32_t *n) {
+    float r = jc_exp_rest_f32(x, bounded, n);
+    return jc_fuse_f32(r * r, jc_exp_tail_f32(r), r);
 }
 static inline double jc_exp_reduced_f64(double x, double bounded, uint64_t *n) {
     double t = jc_fuse_f64(bounded, 0x1.71547652b82fep+0, 0x1.8p52), k = t - 0x1.8p52;

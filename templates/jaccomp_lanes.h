@@ -166,13 +166,8 @@ static inline jc_lanes_f32 jc_each_exp_f32(jc_lanes_f32 v) {
     memcpy(x, &v, sizeof v);
     for (int i = 0; i < (int)JC_LANES_f32; ++i) {
         uint32_t n;
-        float r = jc_exp_rest_f32(x[i], x[i], &n), p = 0x1.6a5cc4p-10f;
-        p = jc_madd_f32(p, r, 0x1.123e54p-7f);
-        p = jc_madd_f32(p, r, 0x1.5558a4p-5f);
-        p = jc_madd_f32(p, r, 0x1.55548ap-3f);
-        p = jc_madd_f32(p, r, 0x1.fffffcp-2f);
-        p = jc_madd_f32(p, r, 1.0f);
-        y[i] = jc_madd_f32(p, r, 1.0f);
+        float r = jc_exp_rest_f32(x[i], x[i], &n);
+        y[i] = jc_madd_f32(jc_madd_f32(jc_exp_tail_f32(r), r, 1.0f), r, 1.0f);
         k[i] = jc_float_f32(n) - 0x1.8p23f;
     }
     memcpy(&rest, y, sizeof y);

@@ -259,6 +259,8 @@ static inline long long jc_now(void) {
     return (long long)now.tv_sec * 1000000000 + now.tv_nsec;
 }
 
+/* Linux may leave a thread that begins or wakes behind its caller on one CPU for milliseconds, while others are idle. So it is kept off
+   the caller's CPU: when it begins, and when it last ran there. Under the lock. */
 #if defined(__linux__) && defined(CPU_COUNT)
 static inline int jc_here(void) { return sched_getcpu(); }
 static inline int jc_others(cpu_set_t *set, int here) {
@@ -266,30 +268,22 @@ static inline int jc_others(cpu_set_t *set, int here) {
     CPU_CLR(here, set);
     return 1;
 }
-#else
-static inline int jc_here(void) { return -1; }
-#endif
-
-/* Linux may leave a thread that begins or wakes behind its caller on one CPU for milliseconds, while others are idle. So it is kept off
-   the caller's CPU: when it begins, and when it last ran there. Under the lock. */
 static inline void jc_begin_elsewhere(pthread_attr_t *attributes) {
-#if defined(__linux__) && defined(CPU_COUNT)
     cpu_set_t others;
     if (jc_others(&others, jc_here())) pthread_attr_setaffinity_np(attributes, sizeof others, &others);
-#else
-    (void)attributes;
-#endif
 }
-
 static inline void jc_wake_elsewhere(void) {
-#if defined(__linux__) && defined(CPU_COUNT)
     cpu_set_t others;
     const int here = jc_here();
     for (int i = 0; i < jc_helpers; ++i)
         if (jc_members[i].slept == here && jc_others(&others, here))
             pthread_setaffinity_np(jc_members[i].thread, sizeof others, &others);
-#endif
 }
+#else
+static inline int jc_here(void) { return -1; }
+static inline void jc_begin_elsewhere(pthread_attr_t *attributes) { (void)attributes; }
+static inline void jc_wake_elsewhere(void) {}
+#endif
 
 static inline void *jc_help(void *self) {
     jc_helper *helper = self;

@@ -132,35 +132,29 @@ def test_the_weights_of_a_dense_layer_are_reduced_by_their_owner() -> None:
     assert all("ct_x1" not in {p.target for p in f.partials} for f in kernel.functions)
 
 
+def backward_of_dense(name: str, ct_h: Equation, *read: Tensor) -> Kernel:
+    """ct_x = ct_h W and ct_W = ct_hᵀ x, of a cotangent that `ct_h` computes from what it reads."""
+    x, w, made = Tensor("x0", (N, D)), Tensor("x1", (H, D)), Tensor(ct_h.target, (N, H))
+    ct_x, ct_w = Tensor("ct_x0", (N, D)), Tensor("ct_x1", (H, D))
+    rows = Equation("ct_x0", (i, j), (Term(made[i, b] * w[b, j], (b,), in_range(b, H)),))
+    columns = Equation("ct_x1", (i, j), (Term(made[b, i] * x[b, j], (b,), in_range(b, N)),))
+    return lower(cases.program(name, (x, w, *read, made, ct_x, ct_w), ct_h, rows, columns))
+
+
 def test_a_cotangent_that_two_products_need_is_computed_in_each_and_never_kept_whole() -> None:
-    x, w, h, ct = Tensor("x0", (N, D)), Tensor("x1", (H, D)), Tensor("x2", (N, H)), Tensor("ct_v1", (N, H))
-    ct_h, ct_x, ct_w = Tensor("ct_v0", (N, H)), Tensor("ct_x0", (N, D)), Tensor("ct_x1", (H, D))
-    kernel = lower(
-        cases.program(
-            "dense_bwd", (x, w, h, ct, ct_h, ct_x, ct_w),
-            scalar_map("ct_v0", 2, ct[i, j] * (1 - sp.tanh(h[i, j]) ** 2)),
-            Equation("ct_x0", (i, j), (Term(ct_h[i, b] * w[b, j], (b,), in_range(b, H)),)),
-            Equation("ct_x1", (i, j), (Term(ct_h[b, i] * x[b, j], (b,), in_range(b, N)),)),
-        )
-    )  # fmt: skip
+    h, ct = Tensor("x2", (N, H)), Tensor("ct_v1", (N, H))
+    slope = scalar_map("ct_v0", 2, ct[i, j] * (1 - sp.tanh(h[i, j]) ** 2))
+    kernel = backward_of_dense("dense_bwd", slope, h, ct)
     assert kernel.temporaries == ()
     assert all(not {N, H} <= set(shape) for shape in scratch(kernel).values())
 
 
 def test_the_cotangent_of_logits_is_never_kept_whole() -> None:
     """What labels subtract is put at its place in one nest, and chosen at every place in the tiles of the other."""
-    x, w, p, ct = Tensor("x0", (N, D)), Tensor("x1", (H, D)), Tensor("x2", (N, H)), Tensor("x4", (N,))
-    labels = Tensor("x3", (N,), "int64")
-    ct_z, ct_x, ct_w = Tensor("ct_v0", (N, H)), Tensor("ct_x0", (N, D)), Tensor("ct_x1", (H, D))
+    p, labels, ct = Tensor("x2", (N, H)), Tensor("x3", (N,), "int64"), Tensor("x4", (N,))
     put = Term(-ct[i,], (), (Constraint(labels[i,] - j, equality=True),))
-    kernel = lower(
-        cases.program(
-            "logits_bwd", (x, w, p, labels, ct, ct_z, ct_x, ct_w),
-            Equation("ct_v0", (i, j), (Term(ct[i,] * sp.exp(p[i, j])), put)),
-            Equation("ct_x0", (i, j), (Term(ct_z[i, b] * w[b, j], (b,), in_range(b, H)),)),
-            Equation("ct_x1", (i, j), (Term(ct_z[b, i] * x[b, j], (b,), in_range(b, N)),)),
-        )
-    )  # fmt: skip
+    ct_z = Equation("ct_v0", (i, j), (Term(ct[i,] * sp.exp(p[i, j])), put))
+    kernel = backward_of_dense("logits_bwd", ct_z, p, labels, ct)
     assert kernel.temporaries == ()
     assert all(not {N, H} <= set(shape) for shape in scratch(kernel).values())
 
