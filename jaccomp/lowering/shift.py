@@ -14,8 +14,9 @@ from dataclasses import replace
 
 import sympy as sp
 
+from jaccomp.domains import without_implied
 from jaccomp.lowering.affine import index_set
-from jaccomp.lowering.fusion import is_fill, loop_bounds, relevant
+from jaccomp.lowering.fusion import is_fill, loop_bounds
 from jaccomp.lowering.statements import Statement
 from jaccomp.notation import Access
 from jaccomp.program import Constraint
@@ -31,7 +32,7 @@ def _shifted(statement: Statement) -> Statement:
     if statement.product is not None or is_fill(statement) or statement.chosen is not None:
         return statement
     where: dict[sp.Expr, sp.Expr] = {}
-    statement = replace(statement, domain=_needed(statement))
+    statement = replace(statement, domain=without_implied(statement.domain, ()))
     for index in statement.loops:
         bounds = loop_bounds(statement, index)
         if bounds is None or len(bounds[0]) != 1 or len(bounds[1]) != 1:
@@ -49,18 +50,6 @@ def _shifted(statement: Statement) -> Statement:
         domain=_all_moved(statement.domain, where),
         guards=_all_moved(statement.guards, where),
     )
-
-
-def _needed(statement: Statement) -> tuple[Constraint, ...]:
-    """The domain without the bounds of loops that another bound is never beyond: 0 <= i where H <= i."""
-    implied: set[Constraint] = set()
-    for index in statement.loops:
-        plain = [c for c in relevant(statement, index) if not c.equality and not c.is_data]
-        for one in plain:
-            others = (c for c in plain if c != one and c not in implied)
-            if any(sp.expand(one.expr - other.expr).is_nonnegative for other in others):
-                implied.add(one)
-    return tuple(c for c in statement.domain if c not in implied)
 
 
 def _all_moved(constraints: Sequence[Constraint], where: Mapping[sp.Expr, sp.Expr]) -> tuple[Constraint, ...]:
