@@ -1,4 +1,4 @@
-"""What a forward call keeps for its pullback: statistics and slopes are kept, values recomputed.
+"""What a forward call keeps for its pullback: statistics, slopes and sums of inputs are kept, values recomputed.
 
 The joint program has both the layer's outputs and its cotangents. Everything that sees no cotangent can be computed
 forward; of that, what the backward half reads is either kept, if it is a reduction no larger than the layer's own
@@ -135,11 +135,16 @@ def _choose(
     wanted = {name for e in backward.values() for name in reads(e) if name in ahead}
     kept: set[str] = set()
     again: set[str] = set()
+    reading = [*backward.values(), *(e for e in ahead.values() if e.target in wanted)]
     for equation in reversed(list(ahead.values())):
         name = equation.target
         if name not in wanted or name in outputs:
             continue
-        if name in slopes or _is_kept(joint, equation, values, primal_inputs):
+        if (
+            name in slopes
+            or _is_kept(joint, equation, values, primal_inputs)
+            or _stands_for_two(joint, equation, outputs, reading)
+        ):
             kept.add(name)
         else:
             again.add(name)
@@ -158,6 +163,21 @@ def _is_kept(joint: Program, equation: Equation, values: Mapping[sp.Expr, sp.Exp
         return all(_degree(shape, s) <= max(_degree(other, s) for other in arrays) for s in joint.sizes)
     largest = max((_elements(joint, name, values) for name in (*inputs, *joint.outputs)), default=1.0)
     return equation.target in joint.labels.names and _elements(joint, equation.target, values) * 4 <= largest
+
+
+def _stands_for_two(joint: Program, equation: Equation, outputs: Sequence[str], reading: Sequence[Equation]) -> bool:
+    """A named map, as large as an output, that is all the backward half sees of two inputs: one read for theirs.
+
+    s[n,i] = x[n,i] + r[n,i]   where nothing else that the backward half needs reads x or r
+    """
+    if not equation.is_map or equation.target not in joint.labels.names:
+        return False
+    shape = joint.tensor(equation.target).shape
+    if not any(joint.tensor(name).shape == shape for name in outputs):
+        return False
+    elsewhere = {name for other in reading if other.target != equation.target for name in reads(other)}
+    hidden = [a for a in accesses(equation.body) if a.name not in elsewhere and a.indices == equation.axes]
+    return sum(1 for a in hidden if joint.tensor(a.name).shape == shape and a.name in joint.inputs) > 1
 
 
 def _degree(shape: Sequence[sp.Expr], size: sp.Symbol) -> int:
