@@ -13,6 +13,7 @@ from jaccomp.errors import BuildError, UsageError
 
 if TYPE_CHECKING:
     from jaccomp.build import Source
+    from jaccomp.evaluation import Forms
     from jaccomp.layer import Layer
     from jaccomp.runtime import Kernel
 
@@ -59,6 +60,7 @@ def load(name: str, *, march: str = "native") -> Kernel:
             load_module(hit.name, hit.path),
             on_demand=lambda _: _load_tangent(name, march),
             source=lambda: _library_source(name).pyx,
+            forms=lambda kernel: _library_forms(name, kernel, march),
         )
     from jaccomp import layers
 
@@ -95,7 +97,20 @@ def _kernel(layer: Layer, march: str, library: str | None = None) -> Kernel:
         _module(layer, first, march, library),
         on_demand=lambda name: _module(layer, "tangent" if name == "jvp" else "pullback", march, library),
         source=lambda: source(layer, first).pyx,
+        forms=lambda kernel: _forms(layer, kernel, march),
     )
+
+
+def _library_forms(name: str, kernel: Kernel, march: str) -> Forms:
+    from jaccomp import layers
+
+    return _forms(layers.get(name), kernel, march)
+
+
+def _forms(layer: Layer, kernel: Kernel, march: str) -> Forms:
+    from jaccomp.evaluation import Forms
+
+    return Forms(layer, kernel, lambda derived: _kernel(derived, march).forward)
 
 
 def _module(layer: Layer, part: str, march: str, library: str | None = None) -> ModuleType:
@@ -130,7 +145,11 @@ def source(layer: Layer, part: str = "main", dtypes: Sequence[str] = DTYPES) -> 
 def interpreted(layer: Layer) -> Any:
     """The layer through the reference interpreter: the same calls, no compiler."""
     from jaccomp.bundling import bundle
+    from jaccomp.evaluation import Forms
     from jaccomp.numpy_kernel import NumpyKernel
     from jaccomp.reference.interpreter import evaluate
 
-    return NumpyKernel(bundle(layer, "whole", ()), evaluate)
+    def forms(kernel: NumpyKernel) -> Forms:
+        return Forms(layer, kernel, lambda derived: NumpyKernel(bundle(derived, "forward", ()), evaluate).forward)
+
+    return NumpyKernel(bundle(layer, "whole", ()), evaluate, forms=forms)

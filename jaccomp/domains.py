@@ -150,7 +150,7 @@ def solve_equalities(term: Term, given: Sequence[Constraint]) -> Term | None:
             where = {index: value}
             domain.remove(constraint)
             domain = [Constraint(expand(c.expr.xreplace(where)), c.equality) for c in domain]
-            body = _expanded(body.xreplace(where))
+            body = expanded_reads(body.xreplace(where))
             bound.remove(index)
             progress = True
             break
@@ -160,7 +160,7 @@ def solve_equalities(term: Term, given: Sequence[Constraint]) -> Term | None:
     return Term(body, tuple(bound), without_implied(kept, given))
 
 
-def _expanded(body: sp.Expr) -> sp.Expr:
+def expanded_reads(body: sp.Expr) -> sp.Expr:
     """The body with the affine indices of its reads expanded, as those of every program are."""
     reads = [a for a in body.atoms(Access) if any(i.is_Add or i.is_Mul for i in a.indices)]
     where = {a: Access(a.base, *(i if i.has(Access) else expand(i) for i in a.indices)) for a in reads}

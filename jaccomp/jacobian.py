@@ -17,8 +17,9 @@ from sympy.core.symbol import Str
 
 from jaccomp import notation
 from jaccomp.algebra.blocks import Block
-from jaccomp.algebra.certificate import structure
+from jaccomp.algebra.certificate import Certificate, certify
 from jaccomp.algebra.factoring import collected
+from jaccomp.algebra.layout import Structure, read
 from jaccomp.domains import digits, is_index
 from jaccomp.errors import UsageError
 from jaccomp.notation import Access, Index
@@ -46,10 +47,32 @@ class Jacobian:
         self._letters: tuple[str, ...] = (*rows, *columns)
         self._symbols: tuple[sp.Symbol, ...] = (*block.rows, *block.columns)
 
+    @property
+    def program(self) -> Program:
+        """The VJP that the block was read off, whose quantities its terms speak of."""
+        return self._program
+
+    @property
+    def block(self) -> Block:
+        """Its terms, in deltas as constraints, by canonical names."""
+        return self._block
+
     @cached_property
+    def layout(self) -> Structure:
+        """The block over the labels that its terms tie, in the program's own symbols."""
+        of, wrt = self._program.tensor(self._block.seed), self._program.tensor(self._block.output)
+        return read(self._block, of.shape, wrt.shape)
+
+    @cached_property
+    def certificate(self) -> Certificate:
+        """What its deltas and coefficients prove: structure, rank, entries, storage and work, in the layer's sizes."""
+        words = self._words()
+        return certify(self.layout).over(words)
+
+    @property
     def structure(self) -> str:
-        """What its deltas say of it, in words: diagonal, block diagonal, diagonal plus rank 1, a selection, dense."""
-        return structure(self._block)
+        """The certificate in words: diagonal, block diagonal, diagonal plus rank 1, Kronecker, a selection, dense."""
+        return self.certificate.words
 
     @cached_property
     def indices(self) -> tuple[Index, ...]:

@@ -32,11 +32,17 @@ class NumpyKernel:
     """
 
     def __init__(
-        self, bundle: Bundle, evaluate: Evaluate, jvp: Callable[[], Any] | None = None, source: str = ""
+        self,
+        bundle: Bundle,
+        evaluate: Evaluate,
+        jvp: Callable[[], Any] | None = None,
+        source: str = "",
+        forms: Callable[[NumpyKernel], Callable[..., Any]] | None = None,
     ) -> None:
         self.name = bundle.name
         self._evaluate = evaluate
         self._derive_jvp = jvp
+        self._forms = None if forms is None else forms(self)
         self._load(bundle)
         self.source = source
 
@@ -144,7 +150,11 @@ class NumpyKernel:
         return self._layer_results(call, results, "primal", None), self._layer_results(call, results, "tangent", None)
 
     def jacobian(self, *args: Any, **keywords: Any) -> Any:
-        """The dense Jacobian: axes of `of`, then of `wrt`."""
+        """The Jacobian block, dense (axes of `of`, then of `wrt`) or in a form that its structure allows."""
+        if keywords.get("form", "dense") != "dense" and self._forms is not None:
+            named = {"of": None, "wrt": None, **keywords}
+            asked = {key: named.pop(key) for key in ("of", "wrt", "form")}
+            return self._forms(args, named, **asked)
         call = Call(self._signature)
         inputs = [one.name for one in self._signature.inputs]
         values = call.parse(inputs, ("threads", "of", "wrt", "form"), args, keywords)

@@ -9,14 +9,15 @@ from typing import Any
 
 from jaccomp.errors import UsageError
 
-FUNCTIONS = ("forward", "fwd", "vjp", "bwd", "jvp", "jacobian", "shapes", "release_memory")
+FUNCTIONS = ("forward", "fwd", "vjp", "bwd", "jvp", "shapes", "release_memory")
 
 
 class Kernel:
     """A layer, compiled: the functions of one loaded module, and of others that are built when first asked for.
 
     `module` has forward, fwd, vjp, bwd, jacobian and shapes; `on_demand("jvp")` gives a module that has jvp, once,
-    whichever thread asks first. `source` gives the Cython text. A call is `forward`:
+    whichever thread asks first. `source` gives the Cython text, `forms` what evaluates a Jacobian that is not dense. A
+    call is `forward`:
 
         y = kernel(x, g, eps=1e-5)
         y, pullback = kernel.vjp(x, g)
@@ -29,10 +30,13 @@ class Kernel:
         *,
         on_demand: Callable[[str], ModuleType] | None = None,
         source: Callable[[], str] | None = None,
+        forms: Callable[[Kernel], Callable[..., Any]] | None = None,
     ) -> None:
         self._modules = [module]
         self._on_demand = on_demand
         self._source = source
+        self._forms = forms
+        self._evaluate: Callable[..., Any] | None = None
         self._building = threading.RLock()
         self.name: str = module.__name__.rpartition(".")[2]
         for function in FUNCTIONS:
@@ -43,13 +47,36 @@ class Kernel:
     fwd: Callable[..., Any]
     vjp: Callable[..., Any]
     bwd: Callable[..., Any]
-    jacobian: Callable[..., Any]
     shapes: Callable[..., dict[str, tuple[int, ...]]]
     jvp: Callable[..., Any]
     release_memory: Callable[[], int]
 
     def __call__(self, *args: Any, **keywords: Any) -> Any:
         return self.forward(*args, **keywords)
+
+    def jacobian(
+        self, *args: Any, of: str | None = None, wrt: str | None = None, form: str = "dense", **keywords: Any
+    ) -> Any:
+        """The Jacobian block ∂of/∂wrt at these arguments; both names may be left out where there is only one.
+
+        form="dense"      an array, the axes of `of` then those of `wrt`
+        form="diagonal"   of a diagonal block, its diagonal, shaped as `of`
+        form="sparse"     a scipy.sparse.csr_array, the flat elements of `of` by those of `wrt`
+        form="factors"    a structured.Factored: products of small arrays, with trace, norms, solve and inverse
+        form="operator"   a scipy.sparse.linalg.LinearOperator: matvec is the JVP, rmatvec the VJP
+
+        The kernels of a form are compiled when it is first asked for. Raises `ValueError` where the block has no such
+        form, and whatever any other call raises.
+        """
+        if form == "dense":
+            named = {key: value for key, value in (("of", of), ("wrt", wrt)) if value is not None}
+            return self._modules[0].jacobian(*args, **named, **keywords)
+        if self._forms is None:
+            raise UsageError(f"kernel {self.name}", f"it was built without form={form!r}.", "Use jc.compile.")
+        with self._building:
+            if self._evaluate is None:
+                self._evaluate = self._forms(self)
+        return self._evaluate(args, keywords, of=of, wrt=wrt, form=form)
 
     def __getattr__(self, name: str) -> Any:
         """A function that the first module lacks, built now. Raises `AttributeError` for any other name."""

@@ -36,6 +36,8 @@ ORDER = (
     "build",
     "binding",
     "arguments",
+    "structured",
+    "forms",
     "emit",
     "numpy_kernel",
     "runtime",
@@ -43,6 +45,7 @@ ORDER = (
     "layer",
     "layers",
     "bundling",
+    "evaluation",
     "compiling",
     "checking",
     "",                         # jaccomp itself: the public names
