@@ -33,6 +33,7 @@ class Forms:
         self.layer = layer
         self.kernel = kernel
         self._compiled = compiled
+        self._blocks: dict[tuple[str | None, str | None], Jacobian] = {}
         self._plans: dict[tuple[str, str, str], tuple[Plan, Run | None]] = {}
 
     def __call__(
@@ -43,7 +44,7 @@ class Forms:
         if form not in FORMS:
             call.fail(ValueError, f"form is {form!r}, but it must be one of {', '.join(map(repr, FORMS))}.")
         try:
-            jacobian = self.layer.jacobian(of, wrt)
+            jacobian = self._block(of, wrt)
             if form == "operator":
                 return self._operator(call, jacobian, args, keywords)
             made, run = self._plan(jacobian, form)
@@ -73,6 +74,11 @@ class Forms:
         call.bind()
         call.check_indices(self._signature.programs["forward"])
         return call
+
+    def _block(self, of: str | None, wrt: str | None) -> Jacobian:
+        if (of, wrt) not in self._blocks:
+            self._blocks[of, wrt] = self.layer.jacobian(of, wrt)
+        return self._blocks[of, wrt]
 
     def _plan(self, jacobian: Jacobian, form: str) -> tuple[Plan, Run | None]:
         key = jacobian.of, jacobian.wrt, form

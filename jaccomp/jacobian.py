@@ -8,6 +8,7 @@ The expression is in the layer's own quantities and Kronecker deltas; a sum that
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from itertools import product
 from typing import Any
@@ -17,6 +18,7 @@ from sympy.core.symbol import Str
 
 from jaccomp import notation
 from jaccomp.algebra.blocks import Block
+from jaccomp.algebra.bounds import spectral_bound
 from jaccomp.algebra.certificate import Certificate, certify
 from jaccomp.algebra.factoring import collected
 from jaccomp.algebra.layout import Structure, read
@@ -66,8 +68,8 @@ class Jacobian:
     @cached_property
     def certificate(self) -> Certificate:
         """What its deltas and coefficients prove: structure, rank, entries, storage and work, in the layer's sizes."""
-        words = self._words()
-        return certify(self.layout).over(words)
+        found = replace(certify(self.layout), norm=spectral_bound(self.layout, self._program))
+        return found.over(self._words())
 
     @property
     def structure(self) -> str:

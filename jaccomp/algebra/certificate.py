@@ -30,7 +30,8 @@ class Certificate:
 
     `words` say it for people; `form` is the cheapest form that holds it. `rank` bounds the numerical rank, and is equal
     to it for generic inputs where `exact`. `entries` bounds the entries that are not 0; `storage` are the numbers that
-    `form` keeps, `work` the multiply-adds of one product with a vector.
+    `form` keeps, `work` the multiply-adds of one product with a vector. `norm`, where it is one, is a number that the
+    spectral norm never exceeds, whatever the input.
     """
 
     words: str
@@ -40,6 +41,7 @@ class Certificate:
     entries: sp.Expr
     storage: sp.Expr
     work: sp.Expr
+    norm: sp.Expr | None = None
 
     def over(self, words: Mapping[sp.Expr, sp.Expr]) -> Certificate:
         """The certificate with its sizes replaced."""
