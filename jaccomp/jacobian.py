@@ -68,7 +68,7 @@ class Jacobian:
     @cached_property
     def certificate(self) -> Certificate:
         """What its deltas and coefficients prove: structure, rank, entries, storage and work, in the layer's sizes."""
-        found = replace(certify(self.layout), norm=spectral_bound(self.layout, self._program))
+        found = replace(certify(self.layout, self._program.inputs), norm=spectral_bound(self.layout, self._program))
         return found.over(self._words())
 
     @property

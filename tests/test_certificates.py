@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import sympy as sp
 import jaccomp as jc
 from jaccomp import layers
 from jaccomp.algebra.certificate import Certificate
+from jaccomp.cli.target import targets
 from jaccomp.jacobian import Jacobian
 from jaccomp.layer import Layer
 from jaccomp.reference import sampling
@@ -47,9 +49,25 @@ def value(formula: sp.Expr, sample: sampling.Sample) -> int:
     return int(formula.xreplace({s: sp.Integer(known[s.name]) for s in formula.free_symbols}).doit())
 
 
+EXAMPLES = Path(__file__).parent.parent / "examples"
+WRITTEN = {
+    f"{file}:{one.name}": one.load()
+    for file in ("windows", "kernels", "experts", "conditioning", "objectives")
+    for one in targets([str(EXAMPLES / f"{file}.py")])
+}
+
+
 @pytest.mark.parametrize("name", layers.names())
 def test_the_certificate_and_every_form_agree_with_the_dense_block(name: str) -> None:
-    layer = layers.get(name)
+    check(layers.get(name))
+
+
+@pytest.mark.parametrize("name", WRITTEN)
+def test_so_do_those_of_layers_that_others_write(name: str) -> None:
+    check(WRITTEN[name])
+
+
+def check(layer: Layer) -> None:
     kernel = jc.compile(layer, backend="numpy")
     seen = 0
     for sample in points(layer):

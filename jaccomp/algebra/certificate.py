@@ -29,9 +29,9 @@ class Certificate:
     """What is certain of a block, in the program's sizes.
 
     `words` say it for people; `form` is the cheapest form that holds it. `rank` bounds the numerical rank, and is equal
-    to it for generic inputs where `exact`. `entries` bounds the entries that are not 0; `storage` are the numbers that
-    `form` keeps, `work` the multiply-adds of one product with a vector. `norm`, where it is one, is a number that the
-    spectral norm never exceeds, whatever the input.
+    to it where `exact`, for generic inputs and sizes above 1. `entries` bounds the entries that are not 0; `storage` is
+    how many numbers `form` keeps, `work` the multiply-adds of one product with a vector. `norm`, where it is one, is a
+    number that the spectral norm never exceeds, whatever the input.
     """
 
     words: str
@@ -49,12 +49,12 @@ class Certificate:
         return replace(self, **{name: getattr(self, name).xreplace(dict(words)) for name in formulas})
 
 
-def certify(structure: Structure) -> Certificate:
-    """The certificate of a block's structure."""
+def certify(structure: Structure, inputs: Sequence[str]) -> Certificate:
+    """The certificate of a block's structure; `inputs` are the tensors that can be any, by canonical names."""
     layout, parts = structure.layout, structure.parts
     if not parts:
         return Certificate("zero", "sparse", sp.S.Zero, True, sp.S.Zero, sp.S.Zero, sp.S.Zero)
-    facts = [_facts(part, structure) for part in parts]
+    facts = [_facts(part, structure, inputs) for part in parts]
     shared = layout.volume(row for row, _ in structure.ties)
     rows, columns = layout.volume(_inner_rows(structure)), layout.volume(_inner_columns(structure))
     ranks = [one.rank for one in facts]
@@ -134,11 +134,11 @@ class _Facts:
     fills: bool = False
 
 
-def _facts(part: Part, structure: Structure) -> _Facts:
-    return _of_product(part, structure) if isinstance(part, Product) else _of_pattern(part, structure)
+def _facts(part: Part, structure: Structure, inputs: Sequence[str]) -> _Facts:
+    return _of_product(part, structure, inputs) if isinstance(part, Product) else _of_pattern(part, structure)
 
 
-def _of_product(part: Product, structure: Structure) -> _Facts:
+def _of_product(part: Product, structure: Structure, inputs: Sequence[str]) -> _Facts:
     layout = structure.layout
     common = {row for row, _ in structure.ties}
     tied = {row for row, _ in part.ties}
@@ -153,7 +153,7 @@ def _of_product(part: Product, structure: Structure) -> _Facts:
     link = linking(part, layout)
     if link is None:
         full = _least([layout.volume(rows), layout.volume(columns)])
-        exact = generic and within == 1 and _is_free(part)
+        exact = generic and within == 1 and _is_free(part, inputs)
         return _Facts("dense", within * full, exact, points, points * layout.volume(part.bound), fills=True)
     inner = layout.volume(link)
     work = inner * layout.volume([*tied, *rows]) + inner * layout.volume([*tied, *columns])
@@ -161,10 +161,10 @@ def _of_product(part: Product, structure: Structure) -> _Facts:
     return _Facts(kind, within * inner, generic and not link and within == 1, points, work, fills=True)
 
 
-def _is_free(part: Product) -> bool:
-    """Is it one read of distinct labels, so that generic inputs give any matrix?"""
+def _is_free(part: Product, inputs: Sequence[str]) -> bool:
+    """Is it one read of an input at distinct labels, so that it can be any matrix?"""
     reads = [f for f in part.factors if f.free_symbols and not f.is_number]
-    labels = [list(f.indices) for f in reads if isinstance(f, Access)]
+    labels = [list(f.indices) for f in reads if isinstance(f, Access) and f.name in inputs]
     return (
         len(reads) == len(labels) == 1 and all(i.is_Symbol for i in labels[0]) and len(set(labels[0])) == len(labels[0])
     )

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import sympy as sp
 
 from jaccomp.algebra.layout import Label, Layout, Part, Product
-from jaccomp.domains import expanded_reads, is_index, proves
+from jaccomp.domains import expanded_reads, hull, is_index, proves
 from jaccomp.program import Constraint, Domain, Term, accesses, expand, in_range, index_symbol
 
 
@@ -66,6 +66,7 @@ def entries(part: Part, layout: Layout) -> Entries:
     solution = _Solution(part, layout)
     solution.solve()
     solution.narrow()
+    solution.box_in()
     return solution.entries()
 
 
@@ -96,7 +97,7 @@ class _Solution:
             self.equalities.append(Constraint(expr, equality=True))
 
     def _for_one(self, expr: sp.Expr) -> bool:
-        """Solve for a label whose value lies in its range by itself; else for a column, a bound index, a row."""
+        """Solve for an index of a range of its own, or one whose value stays in its range; else for a column first."""
         choices: list[tuple[Label, sp.Expr]] = []
         for label in (*self.columns, *self.bound, *self.layout.row_labels):
             slope = expr.coeff(label)
@@ -109,7 +110,9 @@ class _Solution:
         return True
 
     def _stays(self, label: Label, value: sp.Expr) -> bool:
-        if accesses(value) or label not in self.extents:
+        if label not in self.extents:
+            return True  # its bounds are conditions already
+        if accesses(value):
             return False
         ranges = [c for one in self.free if one in self.extents for c in in_range(one, self.extents[one])]
         return all(proves(ranges, c, depth=3) for c in in_range(value, self.extents[label]))
@@ -164,6 +167,17 @@ class _Solution:
             offset = index_symbol(f"_{8000 + len(self.where)}")
             self.extents[offset] = found[1]
             self._replace(label, found[0] + offset)
+            self.free.append(offset)
+
+    def box_in(self) -> None:
+        """A bound index that is visited, over other indices, runs over the smallest box in sizes that holds it."""
+        solved = {s for value in self.where.values() for s in value.free_symbols}
+        for label in [b for b in self.bound if b in self.free and b not in self.extents and b in solved]:
+            ranges = [c for one, extent in self.extents.items() for c in in_range(one, extent)]
+            low, high = hull(Term(self.body, tuple(self.bound), tuple(self.conditions)), label, ranges)
+            offset = index_symbol(f"_{8000 + len(self.where)}")
+            self.extents[offset] = expand(high - low + 1)
+            self._put(label, expand(low + offset))
             self.free.append(offset)
 
     def entries(self) -> Entries:
