@@ -102,6 +102,21 @@ class Jacobian:
         values = [sp.sympify(one, strict=True) for one in at]
         return _replace_free(self.expr, dict(zip(self.indices, values, strict=True)))
 
+    def trace(self) -> sp.Expr:
+        """Σ J[r, r] as a SymPy expression, where rows and columns have one shape; raises `UsageError` elsewhere."""
+        rank = len(self._block.rows)
+        rows, columns = self.shape[:rank], self.shape[rank:]
+        if rows != columns:
+            raise UsageError(
+                f"trace of the jacobian of {self.of!r} by {self.wrt!r}",
+                f"rows have shape {rows}, columns {columns}.",
+                "Only a block of equal shapes has one.",
+            )
+        at = self.indices[:rank]
+        limits = [(index, sp.S.Zero, extent - 1) for index, extent in zip(at, rows, strict=True)]
+        entry = self[(*at, *at)]
+        return sp.Sum(entry, *reversed(limits)) if limits else entry
+
     def explicit(self) -> Any:
         """A SymPy Array of all entries, axes of `of` then of `wrt`; sizes must be numbers: `layer.bind(N=1, D=3)`."""
         if not all(extent.is_Integer for extent in self.shape):
