@@ -10,8 +10,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from jaccomp.algebra.blocks import block
+from jaccomp.algebra.blocks import Block, block
 from jaccomp.algebra.engine import Step, ordered_with, simplify
+from jaccomp.algebra.explicit import explicit
 from jaccomp.algebra.recognition import recognise
 from jaccomp.algebra.stability import stabilise
 from jaccomp.calculus.vjp import jvp, real_inputs, real_outputs, vjp
@@ -38,10 +39,19 @@ class Derivation:
 
 def jacobian(derivation: Derivation, of: str, wrt: str) -> Jacobian:
     """The block ∂of/∂wrt of a derivation, by canonical names."""
+    return Jacobian(derivation.program.name, derivation.vjp, _block(derivation, of, wrt))
+
+
+def jacobian_program(derivation: Derivation, of: str, wrt: str) -> Program:
+    """The program x... -> J[axes of `of`, axes of `wrt`] of the block ∂of/∂wrt, by canonical names, stabilised."""
+    letters = [str(index) for index in jacobian(derivation, of, wrt).indices]
+    return computable(explicit(derivation.program, derivation.vjp, _block(derivation, of, wrt), letters))
+
+
+def _block(derivation: Derivation, of: str, wrt: str) -> Block:
     seed = dict(zip(real_outputs(derivation.program), derivation.seeds, strict=True))[of]
     output = dict(zip(real_inputs(derivation.program), derivation.vjp.outputs, strict=True))[wrt]
-    terms = block(derivation.vjp, of, wrt, seed, output)
-    return Jacobian(derivation.program.name, derivation.vjp, terms)
+    return block(derivation.vjp, of, wrt, seed, output)
 
 
 def prepare(spec: Spec) -> Program:
