@@ -20,11 +20,12 @@ from jaccomp.program import Program
 NODE = shutil.which("node")
 needs_node = pytest.mark.skipif(NODE is None, reason="there is no node on the path to run JavaScript with")
 
+ENCODE = "const encode = (data) => Array.from(data, String);"
 CALL = """
 for (const [name, key, sizes, scalars, inputs] of calls) {
   const arrays = Object.fromEntries(Object.entries(inputs).map(([k, v]) => [k, Float64Array.from(v, Number)]));
   const found = modules[name][key](arrays, sizes, scalars);
-  results.push(Object.entries(found).map(([k, one]) => [k, one.shape, Array.from(one.data, String)]));
+  results.push(Object.entries(found).map(([k, one]) => [k, one.shape, encode(one.data)]));
 }
 """
 
@@ -49,13 +50,9 @@ class Session:
 
     def results(self, folder: Path) -> list[dict[str, Any]]:
         modules = ",\n".join(f"{name}: {text}" for name, text in self.programs.items())
-        script = (
-            f"const results = [];\nconst modules = {{\n{modules}\n}};\nconst calls = {json.dumps(self.calls)};{CALL}"
-        )
-        found = run(script + "console.log(JSON.stringify(results));", folder)
-        return [
-            {name: np.array([float(v) for v in data]).reshape(shape) for name, shape, data in each} for each in found
-        ]
+        data = f"const results = [];\nconst modules = {{\n{modules}\n}};\nconst calls = {json.dumps(self.calls)};"
+        found = run(f"{ENCODE}\n{data}{CALL}console.log(JSON.stringify(results));", folder)
+        return [{name: decoded(data).reshape(shape) for name, shape, data in each} for each in found]
 
 
 def run(script: str, folder: Path, *arguments: str) -> Any:
@@ -80,6 +77,10 @@ def apply(functions: Sequence[tuple[str, Sequence[float]]], source: str, folder:
             f'"use strict";\n{source}\nconst results = [];\n{calls}\nconsole.log(JSON.stringify(results));', folder
         )
     ]
+
+
+def decoded(data: Sequence[str]) -> Any:
+    return np.array([float(v) for v in data])
 
 
 def _text(value: Any) -> str:

@@ -44,6 +44,7 @@ ORDER = (
     "pipeline",
     "layer",
     "layers",
+    "live",
     "bundling",
     "evaluation",
     "compiling",

@@ -73,12 +73,26 @@ def program_function(name: str, program: Program) -> str:
     )
 
 
-def function_of_constants(program: Program, exprs: Sequence[sp.Expr]) -> str:
-    """`(sizes, scalars) => [...]`: whole numbers that sizes and integer scalars give, such as a shape."""
-    names: dict[sp.Basic, str] = {s: f"sizes.{_checked(s.name)}" for s in program.sizes}
-    names |= {s.symbol: f"scalars.{_checked(s.name)}" for s in program.scalars}
-    spell = Spelling(names, lambda name: ())
-    return f"(sizes, scalars) => [{', '.join(spell(e) for e in exprs)}]"
+class Constants:
+    """Whole numbers that sizes and integer scalars give, in terms of the objects `sizes` and `scalars`."""
+
+    def __init__(self, program: Program) -> None:
+        names: dict[sp.Basic, str] = {s: f"sizes.{_checked(s.name)}" for s in program.sizes}
+        names |= {s.symbol: f"scalars.{_checked(s.name)}" for s in program.scalars}
+        self.spell = Spelling(names, lambda name: ())
+
+    def shape(self, shape: Sequence[sp.Expr]) -> str:
+        return f"[{', '.join(self.extent(e) for e in shape)}]"
+
+    def product(self, shape: Sequence[sp.Expr]) -> str:
+        return " * ".join(self.extent(e) for e in shape) or "1"
+
+    def least(self, exprs: Sequence[sp.Expr], otherwise: int) -> str:
+        return _extreme("Math.min", [self.spell(e) for e in exprs] or [str(otherwise)])
+
+    def extent(self, expr: sp.Expr) -> str:
+        text = self.spell(expr)
+        return text if expr.is_Symbol or expr.is_Integer else f"Math.max(0, {text})"
 
 
 def comment(text: str) -> str:

@@ -249,22 +249,21 @@ def _limits(spec: Spec, constants: Mapping[str, Any]) -> Iterator[dict[str, int]
 
 
 def _limit(spec: Spec, name: str, constants: Mapping[str, Any]) -> int:
-    def number(expr: sp.Expr) -> int | None:
-        free = expr.free_symbols
-        if expr.has(jc.Index, jc.Access) or any(s.name not in constants for s in free):
-            return None
-        return int(indices.integer(expr, lambda leaf: constants[leaf.name]))
+    known = [e for e in stops(spec, name) if all(s.name in constants for s in e.free_symbols)]
+    return min((int(indices.integer(e, lambda leaf: constants[leaf.name])) for e in known), default=3)
+
+
+def stops(spec: Spec, name: str) -> tuple[sp.Expr, ...]:
+    """What an integer input must stay below, in sizes and scalars: axes it indexes, ranges it is compared with."""
 
     def is_it(expr: sp.Basic) -> bool:
         return isinstance(expr, jc.Access | jc.Tensor) and expr.name == name
 
-    found: list[int] = []
+    found: list[sp.Expr] = []
     for equation in spec.equations:
         for node in sp.preorder_traversal(equation.right):
             if isinstance(node, jc.Access):
-                pairs = zip(node.indices, node.base.shape, strict=True)
-                found += [v for at, extent in pairs if is_it(at) and (v := number(extent)) is not None]
+                found += [extent for at, extent in zip(node.indices, node.base.shape, strict=True) if is_it(at)]
             elif isinstance(node, sp.KroneckerDelta | sp.Eq | sp.Ne) and any(map(is_it, node.args)):
-                stops = [i.stop for i in node.args if isinstance(i, jc.Index)]
-                found += [v for stop in stops if (v := number(stop)) is not None]
-    return min(found, default=3)
+                found += [i.stop for i in node.args if isinstance(i, jc.Index)]
+    return tuple(dict.fromkeys(e for e in found if not e.has(jc.Index, jc.Access)))
