@@ -28,6 +28,7 @@ ORDER = (
     "pieces",
     "normalise",
     "printing",
+    "pictures",
     "calculus",
     "algebra",
     "jacobian",
@@ -49,6 +50,7 @@ ORDER = (
     "evaluation",
     "compiling",
     "checking",
+    "instances",
     "",                         # jaccomp itself: the public names
     "benchmark",
     "cli",

@@ -14,12 +14,12 @@ from javascript import ENCODE, decoded, needs_node, run
 from library_formulas import CASES
 from test_javascript import same
 
-from jaccomp.emit.live import COMFORTABLE, Live, text
+from jaccomp.emit.live import Live, text
 from jaccomp.errors import UsageError
 from jaccomp.layers import get
 from jaccomp.live import live
 from jaccomp.reference.interpreter import evaluate
-from jaccomp.reference.sampling import extents
+from jaccomp.reference.sampling import COMFORTABLE, extents
 
 SEED = 7
 CALL = """

@@ -9,18 +9,14 @@ ends a script element.
 
 from __future__ import annotations
 
-import itertools
 import json
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import sympy as sp
 
 from jaccomp.emit.javascript import Constants, program_function
 from jaccomp.emit.templates import render
-from jaccomp.errors import UsageError
 from jaccomp.printing import axis_letters
 from jaccomp.program import Program
 from jaccomp.reference import sampling
@@ -28,11 +24,8 @@ from jaccomp.reference.sampling import Sample
 from jaccomp.spec import Spec
 
 LARGEST = 1 << 16  # entries of a block that a page computes
-COMFORTABLE = 1 << 14  # entries of the largest block that a page opens with
 LARGEST_SIZE = 64
 UNBOUNDED = 3  # integer inputs that name no position are drawn below it
-MODEST = (3, 5, 4, 2, 3, 4, 2)
-TRIES = 120
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,39 +66,7 @@ def assemble(spec: Spec, forward: Program, blocks: Sequence[LiveBlock]) -> Live:
         for name in forward.inputs
         if forward.tensor(name).dtype == "int64"
     )
-    return Live(spec.name, forward, tuple(blocks), sample(spec), stops)
-
-
-def sample(spec: Spec) -> Sample:
-    """Small sizes, scalars and kinds of inputs that the layer allows: no axis of one element, no block that is large.
-
-    Where no drawn sizes are such, the first that the layer allows.
-    """
-    rng = np.random.default_rng(0)
-    fallback: Sample | None = None
-    for sizes in itertools.islice(_modest(spec, rng), TRIES):
-        found = sampling.draw(spec, "live", iter([sizes]), rng)
-        if found is not None and _is_handy(spec, found):
-            return found
-        fallback = fallback or found
-    if fallback is None:
-        raise UsageError(f"layer {spec.name!r}", "no small sizes were found that it allows.", "Bind some of its sizes.")
-    return fallback
-
-
-def _is_handy(spec: Spec, one: Sample) -> bool:
-    constants = {**one.sizes, **one.scalars}
-    above, below = ([sampling.extents(t.shape, constants) for t in side] for side in (spec.outputs, spec.inputs))
-    largest = max(math.prod(shape) for shape in above) * max(math.prod(shape) for shape in below)
-    return largest <= COMFORTABLE and all(length > 1 for shape in (*above, *below) for length in shape)
-
-
-def _modest(spec: Spec, rng: np.random.Generator) -> Iterator[dict[str, int]]:
-    names = [s.name for s in spec.sizes]
-    if len(names) < len(MODEST):
-        yield dict(zip(names, (12,) if len(names) == 1 else MODEST, strict=False))
-    for attempt in itertools.count():
-        yield {name: int(rng.integers(2, 6 if attempt < TRIES / 2 else 4)) for name in names}
+    return Live(spec.name, forward, tuple(blocks), sampling.handy(spec), stops)
 
 
 def live_script(one: Live) -> str:

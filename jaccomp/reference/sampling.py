@@ -8,6 +8,7 @@ the equations give no finite value otherwise. All values are exact in float32, s
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +17,7 @@ import numpy as np
 import sympy as sp
 
 from jaccomp import notation as jc
-from jaccomp.errors import JaccompError, StageError
+from jaccomp.errors import JaccompError, StageError, UsageError
 from jaccomp.reference import indices, written
 from jaccomp.reference.plain import Plain
 from jaccomp.reference.scalars import Array
@@ -24,6 +25,9 @@ from jaccomp.spec import Spec
 
 DIFFERENT = (3, 4, 2, 5, 6, 7, 8, 9)
 TRIES = 60
+COMFORTABLE = 1 << 14  # entries of the largest Jacobian block that a person looks at first
+MODEST = (3, 5, 4, 2, 3, 4, 2)
+HANDY_TRIES = 120
 Kind = Callable[[np.random.Generator, tuple[int, ...]], Array]
 
 
@@ -151,6 +155,38 @@ def wide(spec: Spec, rng: np.random.Generator) -> Iterator[dict[str, int]]:
     yield dict(zip(names, pool, strict=True))
     while True:
         yield dict(zip(names, map(int, rng.permutation(pool)), strict=True))
+
+
+def handy(spec: Spec) -> Sample:
+    """Small sizes, scalars and kinds of inputs that the layer allows: no axis of one element, no block that is large.
+
+    Where no drawn sizes are such, the first that the layer allows.
+    """
+    rng = np.random.default_rng(0)
+    fallback: Sample | None = None
+    for sizes in itertools.islice(_modest(spec, rng), HANDY_TRIES):
+        found = draw(spec, "handy", iter([sizes]), rng)
+        if found is not None and _is_handy(spec, found):
+            return found
+        fallback = fallback or found
+    if fallback is None:
+        raise UsageError(f"layer {spec.name!r}", "no small sizes were found that it allows.", "Bind some of its sizes.")
+    return fallback
+
+
+def _is_handy(spec: Spec, one: Sample) -> bool:
+    constants = {**one.sizes, **one.scalars}
+    above, below = ([extents(t.shape, constants) for t in side] for side in (spec.outputs, spec.inputs))
+    largest = max(math.prod(shape) for shape in above) * max(math.prod(shape) for shape in below)
+    return largest <= COMFORTABLE and all(length > 1 for shape in (*above, *below) for length in shape)
+
+
+def _modest(spec: Spec, rng: np.random.Generator) -> Iterator[dict[str, int]]:
+    names = [s.name for s in spec.sizes]
+    if len(names) < len(MODEST):
+        yield dict(zip(names, (12,) if len(names) == 1 else MODEST, strict=False))
+    for attempt in itertools.count():
+        yield {name: int(rng.integers(2, 6 if attempt < HANDY_TRIES / 2 else 4)) for name in names}
 
 
 def extents(shape: Sequence[sp.Expr], constants: Mapping[str, Any]) -> tuple[int, ...]:

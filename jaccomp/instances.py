@@ -1,0 +1,60 @@
+"""Jacobian blocks of a layer in numbers: at given arrays, or at sizes and a seed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from jaccomp.compiling import compile as compile_layer
+from jaccomp.errors import UsageError
+from jaccomp.layer import Layer
+from jaccomp.pictures.instance import Instance
+from jaccomp.reference import sampling
+
+
+def instance(
+    layer: Layer,
+    of: str | None = None,
+    wrt: str | None = None,
+    *,
+    inputs: Mapping[str, Any] | None = None,
+    sizes: Mapping[str, int] | None = None,
+    scalars: Mapping[str, float] | None = None,
+    seed: int = 1,
+) -> Instance:
+    """∂of/∂wrt at `inputs`, else at random ones of `sizes`, else at small sizes that the layer allows.
+
+    Raises `UsageError` where the layer does not have such sizes, and what `kernel.jacobian` raises for its arguments.
+    """
+    block = layer.jacobian(of, wrt)
+    what = f"instance of {block.head}"
+    if inputs is not None and sizes is not None:
+        raise UsageError(what, "both inputs and sizes are given.", "The inputs have sizes: leave sizes out.")
+    spec = layer.spec
+    keywords: dict[str, Any] = {s.name: s.default for s in spec.scalars if s.default is not None}
+    if inputs is None:
+        sample = _drawn(layer, what, sizes, seed)
+        inputs, loose = sample.inputs, {name: sample.sizes[name] for name in sampling.loose_sizes(spec)}
+        keywords |= {**sample.scalars, **loose}
+        note = ", ".join(f"{name} = {value}" for name, value in sample.sizes.items()) + f"; inputs of seed {seed}"
+    else:
+        note = ", ".join(f"{name} of shape {np.shape(value)}" for name, value in inputs.items())
+    kernel = compile_layer(layer, backend="numpy")
+    values = kernel.jacobian(**inputs, of=block.of, wrt=block.wrt, **keywords | dict(scalars or {}))
+    rows, columns = block.head.removeprefix("∂").split("/∂")
+    return Instance(block.of, block.wrt, rows, columns, values.ndim - np.ndim(inputs[block.wrt]), values, note)
+
+
+def _drawn(layer: Layer, what: str, sizes: Mapping[str, int] | None, seed: int) -> sampling.Sample:
+    spec = layer.spec
+    if sizes is None:
+        sizes = sampling.handy(spec).sizes
+    names = [s.name for s in spec.sizes]
+    if sorted(sizes) != sorted(names):
+        raise UsageError(what, f"sizes are given for {sorted(sizes)}, but the layer has {sorted(names)}.", "Give each.")
+    found = sampling.draw(spec, "instance", iter([dict(sizes)]), np.random.default_rng(seed))
+    if found is None:
+        raise UsageError(what, f"the layer does not allow the sizes {dict(sizes)}.", "Choose sizes that fit together.")
+    return found
