@@ -50,8 +50,13 @@ const jaccompLive = (() => {
   function shown(value) {
     if (Number.isNaN(value)) return "NaN";
     if (!Number.isFinite(value)) return value > 0 ? "∞" : "−∞";
-    const text = Math.abs(value) >= 1e5 || (value !== 0 && Math.abs(value) < 1e-4) ? value.toExponential(3) : String(Number(value.toPrecision(5)));
-    return text.replace("-", "−").replace("e−", "e−");
+    const size = Math.abs(value);
+    const text = size >= 1e5 || (size > 0 && size < 1e-4) ? value.toExponential(3) : String(Number(value.toPrecision(5)));
+    return text.replaceAll("-", "−");
+  }
+
+  function counted(count, word) {
+    return `${count} ${word}${count === 1 ? "" : "s"}`;
   }
 
   function extent(lengths) {
@@ -228,7 +233,8 @@ const jaccompLive = (() => {
       const odd = other ? `; ${other} are not finite` : "";
       const spread = count ? `Least ${shown(least)}, greatest ${shown(greatest)}; ` : "";
       summary.textContent =
-        `∂${of}/∂${wrt}: ${state.rows} rows (${of}: ${extent(above)}) by ${state.columns} columns (${wrt}: ${extent(below)}). ` +
+        `∂${of}/∂${wrt}: ${counted(state.rows, "row")} (${of}: ${extent(above)}) by ${counted(state.columns, "column")} ` +
+        `(${wrt}: ${extent(below)}). ` +
         `${spread}${nonzero} of ${count} entries are not zero${odd}.`;
       map.setAttribute("aria-label", `heat map of ∂${of}/∂${wrt}, ${state.rows} by ${state.columns}`);
       across.textContent = `columns: ${read(wrt, columns)} →`;
