@@ -1,4 +1,4 @@
-"""Jacobian blocks of a layer in numbers: at given arrays, or at sizes and a seed."""
+"""A layer in pictures, and what those of a Jacobian are drawn from: a block in numbers, at arrays or at a seed."""
 
 from __future__ import annotations
 
@@ -10,8 +10,28 @@ import numpy as np
 from jaccomp.compiling import compile as compile_layer
 from jaccomp.errors import UsageError
 from jaccomp.layer import Layer
-from jaccomp.pictures.instance import Instance
+from jaccomp.pictures import Instance, Picture, graph, heat, sparsity, spectrum
 from jaccomp.reference import sampling
+
+GRAPHS = ("graph", "vjp")
+BLOCKS = {"heat": heat, "sparsity": sparsity, "spectrum": spectrum}
+
+
+def picture(layer: Layer, kind: str = "graph", of: str | None = None, wrt: str | None = None, **where: Any) -> Picture:
+    """The layer as a graph ("graph"), its VJP as one ("vjp"), or a block in numbers ("heat", "sparsity", "spectrum").
+
+    `where` says at which numbers: inputs, sizes, scalars, seed, as `instance` takes them.
+    """
+    what = f"picture of {layer.name!r}"
+    if kind in BLOCKS:
+        return BLOCKS[kind](instance(layer, of, wrt, **where))
+    if kind not in GRAPHS:
+        raise UsageError(what, f"there is no kind {kind!r}.", f"kind is one of {', '.join((*GRAPHS, *BLOCKS))}.")
+    given = {"of": of, "wrt": wrt, **where}
+    for name, value in given.items():
+        if value is not None:
+            raise UsageError(what, f"a graph has no {name}.", "Leave it out, or choose heat, sparsity or spectrum.")
+    return graph(layer.program if kind == "graph" else layer.derivation.vjp)
 
 
 def instance(

@@ -61,11 +61,27 @@ set(softmax, "N", "2.5");
 scenes.broken = look(softmax);
 set(softmax, "N", "1"); set(softmax, "D", "2");
 scenes.small = look(softmax);
+const write = (c, k, text) => {
+  const field = c.querySelectorAll("textarea")[k];
+  field.value = text;
+  field.dispatchEvent(new Event("input", { bubbles: true }));
+};
+write(softmax, 0, "0, 1000");
+scenes.written = look(softmax);
+write(softmax, 0, "0 1 2");
+scenes.many = look(softmax);
+write(softmax, 0, "0 one");
+scenes.word = look(softmax);
+write(loss, 1, "0 1 5");
+scenes.outside = look(loss);
+write(loss, 1, "0 1 4");
+scenes.inside = look(loss);
 set(softmax, "N", "0");
 scenes.empty = look(softmax);
 set(loss, "C", "0");
 scenes.nowhere = look(loss);
-const bare = [...document.querySelectorAll(".jc-live input, .jc-live select")].filter((one) => one.labels.length !== 1);
+const controls = [...document.querySelectorAll(".jc-live input, .jc-live select, .jc-live textarea")];
+const bare = controls.filter((one) => one.labels.length !== 1);
 const ids = [...document.querySelectorAll("[id]")].map((one) => one.id);
 scenes.page = { bare: bare.length, ids: ids.length - new Set(ids).size, images: document.images.length,
   title: document.title };
@@ -160,7 +176,16 @@ def test_sizes_that_cannot_be_are_said_in_words(scenes: dict[str, Any]) -> None:
     assert scenes["broken"]["problem"].startswith("N: ") and scenes["broken"]["hidden"]
     assert scenes["small"]["problem"] is None and not scenes["small"]["hidden"]
     assert scenes["empty"]["summary"].endswith("0 of 0 entries are not zero.")
-    assert scenes["nowhere"]["problem"].startswith("These sizes do not fit the layer: an axis without elements")
+    assert scenes["nowhere"]["problem"].startswith("The layer does not allow this: an axis without elements")
+
+
+def test_an_input_can_be_written_by_hand(scenes: dict[str, Any]) -> None:
+    block = LIVE["softmax"].blocks[0].program
+    values = evaluate(block, {"x0": np.array([[0.0, 1000.0]])}, {"s0": 1, "s1": 2})[block.outputs[0]]
+    np.testing.assert_array_equal(decoded(scenes["written"]["values"]), values.ravel())
+    assert scenes["many"]["problem"] == scenes["word"]["problem"] == "x takes 2 numbers."
+    assert scenes["outside"]["problem"] == "labels takes 3 whole numbers from 0 to 4."
+    assert scenes["inside"]["problem"] is None
 
 
 def test_every_control_has_its_label_and_every_id_is_its_own(scenes: dict[str, Any]) -> None:

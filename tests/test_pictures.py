@@ -15,7 +15,7 @@ from library_formulas import CASES
 
 import jaccomp as jc
 from jaccomp.errors import UsageError
-from jaccomp.instances import instance
+from jaccomp.instances import instance, picture
 from jaccomp.layers import get
 from jaccomp.pictures import Instance, Picture, graph, heat, sparsity, spectrum
 from jaccomp.pictures.grid import MOST
@@ -178,9 +178,9 @@ def test_the_spectrum_shows_every_singular_value() -> None:
     np.testing.assert_allclose([(bottom - y) / (bottom - heights[0]) for y in heights], [1, 0.5, 0.25, 0], atol=1e-3)
     logs = [float(dot.get("cy", 0)) for dot in logarithmic.iter(f"{SVG}circle")]
     assert len(logs) == 3 and logs[1] - logs[0] == pytest.approx(logs[2] - logs[1], abs=0.02)
-    assert "numerical rank 3" in one.description and "without 1 that are numerically zero" in "".join(
-        texts(linear)
-    ) + "".join(texts(logarithmic))
+    assert "numerical rank 3" in one.description and "1 numerical zeros left out" in "".join(texts(linear)) + "".join(
+        texts(logarithmic)
+    )
 
 
 def test_a_spectrum_needs_finite_entries() -> None:
@@ -268,3 +268,27 @@ def test_an_instance_that_cannot_be_says_why(keywords: dict[str, Any], message: 
 def test_sizes_that_do_not_fit_are_refused() -> None:
     with pytest.raises(UsageError, match=r"the layer does not allow the sizes .*\n  Choose sizes that fit together."):
         instance(get("conv1d"), wrt="x", sizes={"N": 1, "C": 1, "O": 1, "L": 2, "K": 5})
+
+
+# One call for a layer
+
+
+def test_a_layer_is_drawn_by_kind() -> None:
+    layer = get("softmax")
+    assert picture(layer).svg == graph(layer.program).svg
+    assert picture(layer, "vjp").svg == graph(layer.derivation.vjp).svg
+    for kind, function in (("heat", heat), ("sparsity", sparsity), ("spectrum", spectrum)):
+        sizes = {"N": 2, "D": 3}
+        assert picture(layer, kind, sizes=sizes).svg == function(instance(layer, sizes=sizes)).svg
+
+
+def test_an_unknown_kind_is_refused() -> None:
+    with pytest.raises(
+        UsageError, match=r"picture of 'softmax': there is no kind 'tree'.\n  kind is one of graph, vjp"
+    ):
+        picture(get("softmax"), "tree")
+
+
+def test_a_graph_has_no_instance() -> None:
+    with pytest.raises(UsageError, match=r"a graph has no seed.\n  Leave it out, or choose heat, sparsity or spectrum"):
+        picture(get("softmax"), seed=3)

@@ -18,7 +18,7 @@ import sympy as sp
 
 from jaccomp.domains import axis_ranges, coefficient, hull, is_index, position, proves
 from jaccomp.emit.javascript_scalars import ADD, Spelling
-from jaccomp.emit.templates import render
+from jaccomp.emit.templates import render, verbatim
 from jaccomp.errors import StageError
 from jaccomp.printing import equation_text
 from jaccomp.program import Constraint, Equation, Program, Tensor, Term, at_least, expand
@@ -51,7 +51,7 @@ def module(programs: Mapping[str, Program]) -> str:
         _checked(name)
     return _render(
         "module",
-        functions=render("javascript/functions.js").rstrip("\n"),
+        functions=verbatim("javascript/functions.js"),
         names=list(programs),
         programs=[program_function(name, program) for name, program in programs.items()],
     )
@@ -87,8 +87,8 @@ class Constants:
     def product(self, shape: Sequence[sp.Expr]) -> str:
         return " * ".join(self.extent(e) for e in shape) or "1"
 
-    def least(self, exprs: Sequence[sp.Expr], otherwise: int) -> str:
-        return _extreme("Math.min", [self.spell(e) for e in exprs] or [str(otherwise)])
+    def least(self, exprs: Sequence[sp.Expr], otherwise: str) -> str:
+        return _extreme("Math.min", [self.spell(e) for e in exprs] or [otherwise])
 
     def extent(self, expr: sp.Expr) -> str:
         text = self.spell(expr)
@@ -150,7 +150,7 @@ class _Writer:
         """The loops of one term: those of the axes around those of the bound indices."""
         given = axis_ranges(target)
         kind = equation.reducer
-        bound = term.bound if kind.startswith("arg") else determined_last(term, equation.axes)
+        bound = term.bound if kind.startswith("arg") else determined_last(term)
         before, outer, inner = steps(term, equation.axes, bound, target)
         spell = Spelling({**self.spell.names, **{s: s.name for s in (*equation.axes, *bound)}}, self.extents)
         values = {
@@ -199,8 +199,8 @@ def _extreme(name: str, texts: Sequence[str]) -> str:
     return texts[0] if len(texts) == 1 else f"{name}({', '.join(texts)})"
 
 
-def determined_last(term: Term, axes: Sequence[sp.Symbol]) -> tuple[sp.Symbol, ...]:
-    """The bound indices, those that an equality gives in terms of the others and of axes after them."""
+def determined_last(term: Term) -> tuple[sp.Symbol, ...]:
+    """The bound indices; those that an equality gives in terms of the others and of axes come last."""
     given: list[sp.Symbol] = []
     for constraint in term.domain:
         if constraint.equality and not constraint.is_data:
@@ -219,12 +219,11 @@ def steps(
     given = axis_ranges(target)
     order = (*axes, *bound)
     extents = dict(zip(axes, target.shape, strict=True))
-    waiting = list(term.domain)
-    before = [c for c in waiting if not _indices(c)]
+    before = [c for c in term.domain if not _indices(c)]
     found: list[Step] = []
     for k, index in enumerate(order):
         outer = order[:k]
-        own = [c for c in waiting if index in _indices(c) and _indices(c) <= {*outer, index}]
+        own = [c for c in term.domain if index in _indices(c) and _indices(c) <= {*outer, index}]
         # What reads data is asked last: it may be read only where the others hold.
         own.sort(key=lambda c: c.is_data)
         lower, stop, conditions = [], [], []

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import sympy as sp
 
 from jaccomp.emit.javascript import Constants, program_function
-from jaccomp.emit.templates import render
+from jaccomp.emit.templates import render, verbatim
 from jaccomp.printing import axis_letters
 from jaccomp.program import Program
 from jaccomp.reference import sampling
@@ -79,8 +79,8 @@ def live_script(one: Live) -> str:
     stops, constants = dict(one.stops), Constants(program)
     return render(
         "javascript/live.js.j2",
-        functions=render("javascript/functions.js").rstrip("\n"),
-        drawing=render("javascript/drawing.js").rstrip("\n"),
+        functions=verbatim("javascript/functions.js"),
+        drawing=verbatim("javascript/drawing.js"),
         programs=[program_function(name, p) for name, p in zip(functions, programs, strict=True)],
         name=text(one.name),
         limit=LARGEST,
@@ -105,7 +105,8 @@ def live_script(one: Live) -> str:
                 "position": k,
                 "shape": f"(sizes, scalars) => {constants.shape(program.tensor(name).shape)}",
                 "count": constants.product(program.tensor(name).shape),
-                "below": constants.least(stops.get(name, ()), UNBOUNDED),
+                "below": constants.least(stops.get(name, ()), str(UNBOUNDED)),
+                "stop": f"(sizes, scalars) => {constants.least(stops.get(name, ()), 'Infinity')}",
             }
             for k, name in enumerate(program.inputs)
         ],

@@ -33,3 +33,8 @@ def environment() -> jinja2.Environment:
 
 def render(template: str, **values: object) -> str:
     return environment().get_template(template).render(**values)
+
+
+def verbatim(name: str) -> str:
+    """The text of a file of `templates/` that has nothing to fill in."""
+    return (template_directory() / name).read_text(encoding="utf-8").rstrip("\n")

@@ -32,7 +32,7 @@ def spectrum(one: Instance) -> Picture:
     linear = [(k, v / _above(most)) for k, v in enumerate(values)]
     low, high = _decades(values[:rank])
     kept = [(k, (math.log10(v) - low) / (high - low)) for k, v in enumerate(values[:rank])]
-    gone = f", without {len(values) - rank} that are numerically zero" if rank < len(values) else ""
+    gone = f", {len(values) - rank} numerical zeros left out" if rank < len(values) else ""
     panels = [
         _panel("linear", LEFT, linear, _ticks(most), len(values)),
         _panel(f"logarithmic{gone}", LEFT + WIDE + BETWEEN, kept, _powers(low, high), len(values)),
@@ -74,11 +74,11 @@ def _ticks(most: float) -> list[tuple[float, float, str]]:
 
 
 def _decades(values: Array) -> tuple[int, int]:
-    """The powers of ten around the values, at least one decade."""
+    """The powers of ten around the values; where all are one power, those on both its sides."""
     if not len(values):
         return 0, 1
     low, high = math.floor(math.log10(values.min())), math.ceil(math.log10(values.max()))
-    return (low, high) if high > low else (low, low + 1)
+    return (low, high) if high > low else (low - 1, low + 1)
 
 
 def _powers(low: int, high: int) -> list[tuple[float, float, str]]:

@@ -10,6 +10,7 @@ const jaccompLive = (() => {
   const CELL = 22; // the largest side of an entry, and the largest sides of the whole picture, in pixels
   const WIDTH = 660;
   const HEIGHT = 480;
+  const EDITABLE = 400; // elements of an input that can be written by hand
   let mounted = 0;
 
   /* An element with properties and children; strings become text. */
@@ -53,6 +54,21 @@ const jaccompLive = (() => {
     const size = Math.abs(value);
     const text = size >= 1e5 || (size > 0 && size < 1e-4) ? value.toExponential(3) : String(Number(value.toPrecision(5)));
     return text.replaceAll("-", "−");
+  }
+
+  /* The elements of an array as text, a line for each run of the last axis. */
+  function written(data, shape) {
+    const line = shape.length ? shape[shape.length - 1] : 1;
+    const lines = [];
+    for (let k = 0; k < data.length; k += line) lines.push(Array.from(data.slice(k, k + line), (v) => Number(v.toPrecision(4))).join("  "));
+    return lines.join("\n");
+  }
+
+  /* The numbers of a text; null where it holds something else. */
+  function numbers(text) {
+    const words = text.replaceAll("−", "-").split(/[\s,;]+/).filter((word) => word !== "");
+    const values = words.map((word) => (/^[+-]?inf(inity)?$/i.test(word) ? Number(word.replace(/inf(inity)?$/i, "Infinity")) : Number(word)));
+    return words.every((word, k) => !Number.isNaN(values[k]) || /^nan$/i.test(word)) ? Float64Array.from(values) : null;
   }
 
   function counted(count, word) {
@@ -170,10 +186,22 @@ const jaccompLive = (() => {
       again,
     );
     controls.setAttribute("aria-label", "sizes and input");
+    const editors = layer.inputs.map((one) => {
+      const id = `${prefix}-${one.id}`;
+      const control = element("textarea", { id, className: "jc-live-values", rows: 4, spellcheck: false });
+      const caption = element("label", { htmlFor: id });
+      return { one, control, caption, row: element("div", { className: "jc-live-field" }, caption, control) };
+    });
+    const writing = element(
+      "details",
+      { className: "jc-live-writing" },
+      element("summary", {}, "The input, to be changed by hand"),
+      ...editors.map((editor) => editor.row),
+    );
     const help = element("p", { id: `${prefix}-help`, className: "jc-live-help" }, "Point at an entry, or move over the map with the arrow keys, Home, End, Page Up and Page Down.");
     const figure = element("div", { className: "jc-live-figure" }, across, element("div", { className: "jc-live-side" }, down, map), entry, legend);
     container.classList.add("jc-live");
-    container.replaceChildren(controls, problem, summary, figure, help);
+    container.replaceChildren(controls, problem, summary, figure, help, writing);
 
     function block() {
       return layer.blocks[state.block];
@@ -199,24 +227,59 @@ const jaccompLive = (() => {
       figure.hidden = summary.hidden = help.hidden = true;
     }
 
+    /* New inputs at the chosen sizes and seed, and what follows from them. */
     function update() {
       const now = chosen();
       if (now === null) return;
-      const { of, wrt, rows: letters, output } = block();
+      const { of, wrt, rows: letters } = block();
       const shape = block().shape(now.sizes, now.scalars);
       if (product(shape) > layer.limit) {
         fail(`∂${of}/∂${wrt} would have ${product(shape)} entries, more than ${layer.limit}: choose smaller sizes.`);
         return;
       }
-      try {
+      Object.assign(state, now, { shape, rows: product(shape.slice(0, letters.length)), columns: product(shape.slice(letters.length)) });
+      attempt(() => {
         state.inputs = layer.draw(now.seed, now.sizes, now.scalars);
-        state.values = block().evaluate(state.inputs, now.sizes, now.scalars)[output].data;
-      } catch (error) {
-        if (!(error instanceof RangeError)) throw error;
-        fail(`These sizes do not fit the layer: ${error.message}.`);
+        for (const { one, control, caption } of editors) {
+          const own = one.shape(now.sizes, now.scalars);
+          const fits = product(own) <= EDITABLE;
+          caption.textContent = `${one.label}: ${extent(own)}${fits ? "" : ", too many to write by hand"}`;
+          control.disabled = !fits;
+          control.value = fits ? written(state.inputs[one.id], own) : "";
+          control.removeAttribute("aria-invalid");
+        }
+        evaluate();
+      });
+    }
+
+    /* The input as it was written by hand. */
+    function take({ one, control }) {
+      const values = numbers(control.value);
+      const count = product(one.shape(state.sizes, state.scalars));
+      const below = one.below(state.sizes, state.scalars);
+      const fits = (v) => one.kind !== "whole" || (Number.isInteger(v) && (below === Infinity || (v >= 0 && v < below)));
+      const fine = values !== null && values.length === count && values.every(fits);
+      control.setAttribute("aria-invalid", String(!fine));
+      if (!fine) {
+        const ends = below === Infinity ? "" : ` from 0 to ${below - 1}`;
+        fail(`${one.label} takes ${counted(count, one.kind === "whole" ? "whole number" : "number")}${ends}.`);
         return;
       }
-      Object.assign(state, now, { shape, rows: product(shape.slice(0, letters.length)), columns: product(shape.slice(letters.length)) });
+      state.inputs = { ...state.inputs, [one.id]: values };
+      attempt(evaluate);
+    }
+
+    function attempt(action) {
+      try {
+        action();
+      } catch (error) {
+        if (!(error instanceof RangeError)) throw error;
+        fail(`The layer does not allow this: ${error.message}.`);
+      }
+    }
+
+    function evaluate() {
+      state.values = block().evaluate(state.inputs, state.sizes, state.scalars)[block().output].data;
       state.facts = facts(state.values);
       problem.hidden = true;
       figure.hidden = summary.hidden = help.hidden = false;
@@ -310,6 +373,7 @@ const jaccompLive = (() => {
       state.block = Number(choice.value);
       update();
     });
+    for (const editor of editors) editor.control.addEventListener("input", () => take(editor));
     again.addEventListener("click", () => {
       seed.control.value = String((Number(seed.control.value) + 1) % 1000000);
       update();
