@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
+from jaccomp import pipeline
 from jaccomp.compiling import compile as compile_layer
 from jaccomp.errors import UsageError
+from jaccomp.jacobian import Jacobian
 from jaccomp.layer import Layer
 from jaccomp.pictures import Instance, Picture, graph, heat, sparsity, spectrum
 from jaccomp.reference import sampling
+from jaccomp.reference.interpreter import evaluate
 
 GRAPHS = ("graph", "vjp")
 BLOCKS = {"heat": heat, "sparsity": sparsity, "spectrum": spectrum}
@@ -46,25 +50,34 @@ def instance(
 ) -> Instance:
     """∂of/∂wrt at `inputs`, else at random ones of `sizes`, else at small sizes that the layer allows.
 
+    Beside inputs, `sizes` are those that no input determines.
     Raises `UsageError` where the layer does not have such sizes, and what `kernel.jacobian` raises for its arguments.
     """
     block = layer.jacobian(of, wrt)
-    what = f"instance of {block.head}"
-    if inputs is not None and sizes is not None:
-        raise UsageError(what, "both inputs and sizes are given.", "The inputs have sizes: leave sizes out.")
-    spec = layer.spec
-    keywords: dict[str, Any] = {s.name: s.default for s in spec.scalars if s.default is not None}
     if inputs is None:
-        sample = _drawn(layer, what, sizes, seed)
-        inputs, loose = sample.inputs, {name: sample.sizes[name] for name in sampling.loose_sizes(spec)}
-        keywords |= {**sample.scalars, **loose}
+        sample = _drawn(layer, f"instance of {block.head}", sizes, seed)
+        given = replace(sample, scalars={**sample.scalars, **(scalars or {})})
+        values, entries = _evaluated(layer, block, given), given.inputs[block.wrt]
         note = ", ".join(f"{name} = {value}" for name, value in sample.sizes.items()) + f"; inputs of seed {seed}"
     else:
+        defaults = {s.name: s.default for s in layer.spec.scalars if s.default is not None}
+        kernel = compile_layer(layer, backend="numpy")
+        constants = {**defaults, **(scalars or {}), **(sizes or {})}
+        values = kernel.jacobian(**inputs, of=block.of, wrt=block.wrt, **constants)
+        entries = inputs[block.wrt]
         note = ", ".join(f"{name} of shape {np.shape(value)}" for name, value in inputs.items())
-    kernel = compile_layer(layer, backend="numpy")
-    values = kernel.jacobian(**inputs, of=block.of, wrt=block.wrt, **keywords | dict(scalars or {}))
     rows, columns = block.head.removeprefix("∂").split("/∂")
-    return Instance(block.of, block.wrt, rows, columns, values.ndim - np.ndim(inputs[block.wrt]), values, note)
+    return Instance(block.of, block.wrt, rows, columns, values.ndim - np.ndim(entries), values, note)
+
+
+def _evaluated(layer: Layer, block: Jacobian, sample: sampling.Sample) -> Any:
+    """The block's own program at a sample: no kernel is made, and no row is pulled back by itself."""
+    program = pipeline.jacobian_program(layer.derivation, block.block.of, block.block.wrt)
+    label = program.labels.name
+    arrays = {name: sample.inputs[label(name)] for name in program.inputs}
+    sizes = {s.name: sample.sizes[label(s.name)] for s in program.sizes}
+    scalars = {s.name: sample.scalars[label(s.name)] for s in program.scalars}
+    return evaluate(program, arrays, sizes, scalars)[program.outputs[0]]
 
 
 def _drawn(layer: Layer, what: str, sizes: Mapping[str, int] | None, seed: int) -> sampling.Sample:
