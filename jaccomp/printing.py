@@ -105,7 +105,7 @@ def _conditions(labels: Labels, term: Term, names: Names) -> list[str]:
     for digit in digits(term, [*term.bound, *names]):
         if digit.constraints[0] not in said:
             said.update(digit.constraints)
-            value = expression_text(labels, digit.value, names, ADD)
+            value = expression_text(labels, digit.value, names, MUL)
             found.append(f"{names[digit.index]} = ⌊{value}/{expression_text(labels, digit.radix, names, POW)}⌋")
     return found + [constraint_text(labels, c, names) for c in term.domain if c not in said]
 
@@ -168,7 +168,7 @@ def _spell(labels: Labels, expr: sp.Expr, names: Names) -> tuple[str, int]:
         return _power(labels, expr, names)
     if isinstance(expr, sp.floor) and sp.fraction(sp.together(expr.args[0]))[1] != 1:
         numerator, denominator = sp.fraction(sp.together(expr.args[0]))
-        return f"⌊{inner(sp.expand(numerator))}/{inner(denominator, POW)}⌋", ATOM
+        return f"⌊{inner(sp.expand(numerator), MUL)}/{inner(denominator, POW)}⌋", ATOM
     if isinstance(expr, sp.Abs):
         return f"|{inner(expr.args[0])}|", ATOM
     if isinstance(expr, sp.Piecewise):

@@ -13,6 +13,7 @@ from jaccomp.printing import decimal, expression_text, program_text
 from jaccomp.program import Labels, value_symbol
 
 a, b, c = (Access(value_symbol(name, "real")) for name in ("x0", "x1", "x2"))
+N, K = sp.symbols("N K", integer=True)
 LABELS = Labels({"x0": "a", "x1": "b", "x2": "c"})
 
 
@@ -27,6 +28,8 @@ LABELS = Labels({"x0": "a", "x1": "b", "x2": "c"})
         (a / (b * c), "a/(b c)"),
         (1 / a, "1/a"),
         (a**2 / b**3, "a²/b³"),
+        (sp.floor((N + 2) / K), "⌊(2 + N)/K⌋"),
+        (sp.floor(2 * N / 3), "⌊2 N/3⌋"),
         (sp.sqrt(a), "√(a)"),
         ((a + b) ** sp.Rational(-1, 2), "(a + b)^(-1/2)"),
         (-a * b, "-a b"),
