@@ -14,19 +14,21 @@ _HOME = {
     "size": "notation", "index": "notation", "tensor": "notation", "scalar": "notation", "pad": "notation",
     "MaxOver": "notation", "MinOver": "notation", "ArgMaxOver": "notation", "ArgMinOver": "notation",
     "Layer": "layer", "compile": "compiling", "load": "compiling", "check": "checking",
+    "chain": "composition", "stage": "composition",
     "JaccompError": "errors", "SpecError": "errors", "DerivativeError": "errors", "StageError": "errors",
     "BuildError": "errors", "UsageError": "errors",
 }  # fmt: skip
 __all__ = [
     "ArgMaxOver", "ArgMinOver", "BuildError", "DerivativeError", "JaccompError", "Layer", "MaxOver", "MinOver",
-    "SpecError", "StageError", "UsageError", "__version__", "check", "compile", "index", "layers", "load", "pad",
-    "scalar", "size", "tensor",
+    "SpecError", "StageError", "UsageError", "__version__", "chain", "check", "compile", "index", "layers", "load",
+    "pad", "scalar", "size", "stage", "tensor",
 ]  # fmt: skip
 
 if TYPE_CHECKING:
     from jaccomp import layers
     from jaccomp.checking import check
     from jaccomp.compiling import compile, load
+    from jaccomp.composition import chain, stage
     from jaccomp.errors import BuildError, DerivativeError, JaccompError, SpecError, StageError, UsageError
     from jaccomp.layer import Layer
     from jaccomp.notation import ArgMaxOver, ArgMinOver, MaxOver, MinOver, index, pad, scalar, size, tensor

@@ -49,6 +49,7 @@ ORDER = (
     "bundling",
     "evaluation",
     "compiling",
+    "composition",
     "checking",
     "instances",
     "",                         # jaccomp itself: the public names

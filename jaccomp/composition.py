@@ -5,21 +5,22 @@
 
     block = jc.chain(norm=layernorm, fc=linear, sum=jc.stage(add, x="fc", z="input"))
 
-A stage's first real input takes the output of the stage before it, unless `jc.stage` says otherwise; what is left of its
-inputs and scalars are the chain's own, under the stage's name. Sizes that must be one are one: where an axis meets
+A stage's first real input takes the output of the stage before it, unless `jc.stage` says otherwise; its other inputs
+and its scalars are the chain's own, under the stage's name. Sizes that must be one are one: where an axis meets
 another, a size that only one side has is written in the other's. A size of any axes stands for as many as it meets.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import sympy as sp
 from sympy.core.symbol import Str
 
-from jaccomp.errors import SpecError
+from jaccomp.errors import SpecError, UsageError
+from jaccomp.jacobian import Jacobian
 from jaccomp.layer import Layer
 from jaccomp.notation import Access, Index, Reduction, Scalar, Size, Tensor, check_name
 from jaccomp.spec import Spec, make_spec
@@ -64,6 +65,36 @@ class Chain(Layer):
 
     stages: tuple[Placed, ...]
 
+    @classmethod
+    def of_stages(cls, spec: Spec, stages: tuple[Placed, ...]) -> Chain:
+        made = cls.__new__(cls)
+        made._spec, made.name, made.doc, made.stages = spec, spec.name, spec.doc, stages
+        return made
+
+    def kernels(self, **options: Any) -> dict[str, Any]:
+        """The compiled kernel of each stage by itself, by its name; a layer that stands twice is compiled once."""
+        from jaccomp.compiling import compile
+
+        built: dict[str, Any] = {}
+        for one in self.stages:
+            same = next((other for other in self.stages if other.layer is one.layer), one)
+            built[one.name] = built[same.name] if same.name in built else compile(one.layer, **options)
+        return built
+
+    def factors(self, of: str, wrt: str) -> tuple[tuple[Jacobian, ...], ...]:
+        """The blocks along each path, the last stage's first: ∂of/∂wrt is the sum over paths of their products.
+
+        Raises `UsageError` where `of` is no output of a stage or `wrt` no input, by the chain's names.
+        """
+        known = {name for one in self.stages for name in (*one.outputs.values(), *one.inputs.values())}
+        for name in (of, wrt):
+            if name not in known:
+                raise UsageError(
+                    f"factors of chain {self.name!r}", f"no stage has {name!r}.", f"There are {sorted(known)}."
+                )
+        found = _paths(self.stages, of, wrt)
+        return tuple(tuple(one.layer.jacobian(output, wired) for one, output, wired in path) for path in found)
+
 
 def chain(name: str = "chain", /, **stages: Layer | Stage) -> Chain:
     """The layer that runs `stages` one after the other. Raises `SpecError` where they do not fit, with both shapes."""
@@ -78,11 +109,8 @@ def chain(name: str = "chain", /, **stages: Layer | Stage) -> Chain:
         if one is None:
             raise SpecError(f"{what}, stage {key!r}", f"{given!r:.80} is no layer.", "Pass a jc.Layer or a jc.stage.")
         composer.add(key, one)
-    spec = composer.spec(name)
-    result = Chain.of_spec(spec)
-    assert isinstance(result, Chain)
-    result.stages = tuple(composer.placed)
-    return result
+    spec, placed = composer.spec(name)
+    return Chain.of_stages(spec, placed)
 
 
 @dataclass(slots=True)
@@ -90,17 +118,20 @@ class _Draft:
     """A stage whose sizes are still being joined with those of others."""
 
     name: str
-    spec: Spec
+    layer: Layer
     sources: dict[str, tuple[str, str]]
     sizes: dict[Size, sp.Expr]
     spread: dict[Size, Shape]
+
+    @property
+    def spec(self) -> Spec:
+        return self.layer.spec
 
 
 class _Composer:
     def __init__(self, what: str) -> None:
         self.what = what
         self.drafts: list[_Draft] = []
-        self.placed: list[Placed] = []
         self.taken: set[str] = set()
         self.shapes: dict[tuple[str, str], Shape] = {}
         self.tensors: dict[tuple[str, str], str] = {}
@@ -120,11 +151,13 @@ class _Composer:
         if not wires and self.drafts:
             first = next((t.name for t in spec.inputs if t.dtype == "real"), None)
             if first is None:
-                raise SpecError(where, f"{spec.name} has no real input.", "Only the first stage can read integers alone.")
+                raise SpecError(
+                    where, f"{spec.name} has no real input.", "Only the first stage can read integers alone."
+                )
             wires[first] = self.drafts[-1].name
         elif not self.drafts and not wires:
             wires[spec.inputs[0].name] = INPUT
-        draft = _Draft(name, spec, {}, {}, {})
+        draft = _Draft(name, one.layer, {}, {}, {})
         for wired, source in wires.items():
             draft.sources[wired] = self._source(where, source, by_name[wired])
         self._fresh_sizes(draft)
@@ -136,7 +169,6 @@ class _Composer:
         for output in spec.outputs:
             self.shapes[name, output.name] = self._shape(draft, output)
         self.drafts.append(draft)
-        self.placed.append(Placed(name, one.layer, draft.sources, {}, {}, {}))
 
     def _source(self, where: str, source: str, wired: Tensor) -> tuple[str, str]:
         if source == INPUT:
@@ -153,7 +185,9 @@ class _Composer:
             raise SpecError(where, f"stage {stage_name!r} has no output {output!r}.", f"It has {', '.join(outputs)}.")
         kind = next(t.dtype for t in found.spec.outputs if t.name == chosen)
         if kind != wired.dtype:
-            raise SpecError(where, f"input {wired.name!r} is {wired.dtype}, but {source} is {kind}.", "Wire another input.")
+            raise SpecError(
+                where, f"input {wired.name!r} is {wired.dtype}, but {source} is {kind}.", "Wire another input."
+            )
         return stage_name, chosen
 
     def _fresh_sizes(self, draft: _Draft) -> None:
@@ -199,7 +233,9 @@ class _Composer:
             raise SpecError(where, facts, "Wire inputs whose ranks fit.")
         for mine, theirs in zip(own, given, strict=True):
             if not self._unify(_settled(mine, self.joined), _settled(theirs, self.joined)):
-                raise SpecError(where, f"{facts} {mine} cannot be {theirs}.", "Bind sizes first, or wire another output.")
+                raise SpecError(
+                    where, f"{facts} {mine} cannot be {theirs}.", "Bind sizes first, or wire another output."
+                )
 
     def _needs_spread(self, size: Size, draft: _Draft, tensor: Tensor, given: Shape) -> bool:
         """Does an axis of any axes meet anything but one size of any axes?"""
@@ -222,35 +258,42 @@ class _Composer:
 
     # The spec
 
-    def spec(self, name: str) -> Spec:
+    def spec(self, name: str) -> tuple[Spec, tuple[Placed, ...]]:
         outputs: list[Tensor] = []
         inputs: list[Tensor] = []
-        scalars: list[Scalar] = []
         equations: list[sp.Basic] = []
+        placed: list[Placed] = []
         read = {source for draft in self.drafts for source in draft.sources.values()}
-        last = self.drafts[-1]
-        names = self._names(read, last)
-        for draft, placed in zip(self.drafts, self.placed, strict=True):
+        names = self._names()
+        for draft in self.drafts:
             tensors: dict[str, Tensor] = {}
             for tensor in (*draft.spec.inputs, *draft.spec.outputs, *draft.spec.intermediates):
                 source = draft.sources.get(tensor.name, (draft.name, tensor.name))
                 tensors[tensor.name] = _tensor(names[source], self._shape(draft, tensor), tensor.dtype)
             rewriter = _Rewriter(tensors, self._final(draft), self._spread(draft))
             equations += [rewriter.equation(e.left, e.right) for e in draft.spec.equations]
-            for tensor in draft.spec.inputs:
-                if tensors[tensor.name] not in inputs and draft.sources.get(tensor.name, (INPUT,))[0] == INPUT:
-                    inputs.append(tensors[tensor.name])
-            scalars += [_renamed(s, draft.name) for s in draft.spec.scalars]
-            for output in draft.spec.outputs:
-                if draft is last or (draft.name, output.name) not in read:
-                    outputs.append(tensors[output.name])
-            placed.inputs.update({t.name: tensors[t.name].name for t in draft.spec.inputs})  # type: ignore[attr-defined]
-            placed.outputs.update({t.name: tensors[t.name].name for t in draft.spec.outputs})  # type: ignore[attr-defined]
-            placed.scalars.update({s.name: _renamed(s, draft.name).name for s in draft.spec.scalars})  # type: ignore[attr-defined]
+            given = (t for t in draft.spec.inputs if draft.sources.get(t.name, (INPUT, INPUT))[0] == INPUT)
+            inputs += [one for one in (tensors[t.name] for t in given) if one not in inputs]
+            outputs += [
+                tensors[t.name]
+                for t in draft.spec.outputs
+                if draft is self.drafts[-1] or (draft.name, t.name) not in read
+            ]
+            placed.append(
+                Placed(
+                    draft.name,
+                    draft.layer,
+                    dict(draft.sources),
+                    {t.name: tensors[t.name].name for t in draft.spec.inputs},
+                    {t.name: tensors[t.name].name for t in draft.spec.outputs},
+                    {s.name: _renamed(s, draft.name).name for s in draft.spec.scalars},
+                )
+            )
+        scalars = [_renamed(s, draft.name) for draft in self.drafts for s in draft.spec.scalars]
         doc = " -> ".join(f"{d.name} ({d.spec.name})" for d in self.drafts) + "."
-        return make_spec(name, inputs, outputs, equations, scalars, doc)
+        return make_spec(name, inputs, outputs, equations, scalars, doc), tuple(placed)
 
-    def _names(self, read: set[tuple[str, str]], last: _Draft) -> dict[tuple[str, str], str]:
+    def _names(self) -> dict[tuple[str, str], str]:
         """What each tensor is called: the chain's own input and the last stage's outputs as there, others by stage."""
         sizes = {s.name for d in self.drafts for e in d.sizes.values() for s in _settled(e, self.joined).free_symbols}
         taken = set(sizes)
@@ -264,6 +307,7 @@ class _Composer:
 
         if INPUT in self.own:
             give((INPUT, INPUT), self.own[INPUT].name)
+        last = self.drafts[-1]
         for output in last.spec.outputs:
             give((last.name, output.name), output.name)
         for draft in self.drafts:
@@ -339,7 +383,9 @@ class _Rewriter:
         if isinstance(expr, Index):
             found = self.indices(expr)
             if len(found) != 1:
-                raise SpecError(f"index {expr}", "it stands for several axes here.", "Read whole axes, or bind the rank.")
+                raise SpecError(
+                    f"index {expr}", "it stands for several axes here.", "Read whole axes, or bind the rank."
+                )
             return found[0]
         if isinstance(expr, sp.Sum | sp.Product):
             limits = [limit for one in expr.limits for limit in self._limits(*one)]
@@ -360,25 +406,17 @@ class _Rewriter:
             yield one, one.args[1][0], one.args[1][1]
 
 
-def paths(made: Chain, of: str, wrt: str) -> tuple[tuple[tuple[Placed, str, str], ...], ...]:
-    """Every path of stages from a tensor of the chain to another, the last stage first: (stage, output, input).
-
-    The block ∂of/∂wrt is the sum over paths of the products of their stages' blocks.
-    """
-    producer = {placed.outputs[o]: (placed, o) for placed in made.stages for o in placed.outputs}
+def _paths(stages: Sequence[Placed], of: str, wrt: str) -> tuple[tuple[tuple[Placed, str, str], ...], ...]:
+    """Every path of stages from one tensor of a chain to another, the last stage first: (stage, output, input)."""
+    producer = {placed.outputs[o]: (placed, o) for placed in stages for o in placed.outputs}
 
     def back(tensor: str) -> Iterator[tuple[tuple[Placed, str, str], ...]]:
-        if tensor not in producer:
-            return
         placed, output = producer[tensor]
         for own, name in placed.inputs.items():
             if name == wrt:
                 yield ((placed, output, own),)
-            for rest in back(name):
-                yield ((placed, output, own), *rest)
+            elif name in producer:
+                for rest in back(name):
+                    yield ((placed, output, own), *rest)
 
-    return tuple(back(of))
-
-
-Run = Callable[..., Any]
-Names = Sequence[str]
+    return tuple(back(of)) if of in producer else ()
