@@ -1,0 +1,186 @@
+"""A chain with its parameters, and its linearisation at a point: Jacobians between any two of its tensors as operators.
+
+    model = Model(jc.chain("mlp", fc1=linear, act=gelu, fc2=linear), {"fc1_W": W1, ...})
+    at = model.at(x)                          every tensor's value, and each stage's pullback
+    J = at.operator(of="y", wrt="x")          a SciPy LinearOperator: matvec goes forward, rmatvec back
+    J.T @ J, at.operator("y", "act_y") @ at.operator("act_y", "x")
+
+Each product runs the stages' own kernels; a whole network never becomes one kernel that would be derived at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from math import prod
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from jaccomp.composition import Chain, Placed, chain
+from jaccomp.errors import UsageError
+from jaccomp.structured import operator
+
+if TYPE_CHECKING:
+    from jaccomp.layer import Layer
+
+Array = NDArray[Any]
+
+
+class Model:
+    """A chain, its parameters by the chain's names, and one kernel for each stage.
+
+    A layer that is no chain is a chain of one stage named after it. Raises `UsageError` for a name that it lacks.
+    """
+
+    def __init__(
+        self,
+        layer: Layer,
+        parameters: Mapping[str, ArrayLike] | None = None,
+        *,
+        backend: str = "cython",
+        **scalars: Any,
+    ) -> None:
+        self.chain = layer if isinstance(layer, Chain) else chain(layer.name, **{layer.name: layer})
+        self.parameters: dict[str, Array] = {name: np.asarray(value) for name, value in (parameters or {}).items()}
+        self.scalars = scalars
+        self.backend = backend
+        inputs = [t.name for t in self.chain.spec.inputs]
+        known = {*inputs, *(s.name for s in self.chain.spec.scalars)}
+        for name in (*self.parameters, *scalars):
+            if name not in known:
+                raise UsageError(
+                    f"model {self.name!r}", f"the chain has no {name!r}.", f"It has {', '.join(sorted(known))}."
+                )
+        self.inputs: tuple[str, ...] = tuple(name for name in inputs if name not in self.parameters)
+
+    @property
+    def name(self) -> str:
+        return self.chain.name
+
+    @cached_property
+    def kernels(self) -> dict[str, Any]:
+        """Stage -> its kernel."""
+        return self.chain.kernels(backend=self.backend)
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        return tuple(t.name for t in self.chain.spec.outputs)
+
+    def given(self, *inputs: ArrayLike) -> dict[str, Array]:
+        """Parameters and inputs by name. Raises `UsageError` where their number is not that of the open inputs."""
+        if len(inputs) != len(self.inputs):
+            raise UsageError(
+                f"model {self.name!r}",
+                f"{len(inputs)} inputs for {len(self.inputs)}: {', '.join(self.inputs)}.",
+                "Pass those that are no parameters, in order.",
+            )
+        return {**self.parameters, **dict(zip(self.inputs, map(np.asarray, inputs), strict=True))}
+
+    def __call__(self, *inputs: ArrayLike) -> Any:
+        """The chain's outputs, by its stages' kernels."""
+        values = self.given(*inputs)
+        for placed in self.chain.stages:
+            values |= self._outputs(
+                placed, self.kernels[placed.name].forward(*self._call(placed, values), **self._own(placed))
+            )
+        each = tuple(values[name] for name in self.outputs)
+        return each[0] if len(each) == 1 else each
+
+    def at(self, *inputs: ArrayLike) -> Linearisation:
+        """The linearisation at these inputs."""
+        values = self.given(*inputs)
+        pullbacks: dict[str, Callable[..., Any]] = {}
+        for placed in self.chain.stages:
+            result, pullbacks[placed.name] = self.kernels[placed.name].vjp(
+                *self._call(placed, values), **self._own(placed)
+            )
+            values |= self._outputs(placed, result)
+        return Linearisation(self, values, pullbacks)
+
+    def _call(self, placed: Placed, values: Mapping[str, Array]) -> tuple[Array, ...]:
+        return tuple(values[placed.inputs[t.name]] for t in placed.layer.spec.inputs)
+
+    def _own(self, placed: Placed) -> dict[str, Any]:
+        return {own: self.scalars[name] for own, name in placed.scalars.items() if name in self.scalars}
+
+    def _outputs(self, placed: Placed, result: Any) -> dict[str, Array]:
+        each = result if len(placed.outputs) > 1 else (result,)
+        return dict(zip(placed.outputs.values(), map(np.asarray, each), strict=True))
+
+
+@dataclass(frozen=True, eq=False)
+class Linearisation:
+    """A model at a point: `values` of every tensor by the chain's names, and each stage's pullback."""
+
+    model: Model
+    values: Mapping[str, Array]
+    pullbacks: Mapping[str, Callable[..., Any]]
+
+    def operator(self, of: str | None = None, wrt: str | None = None) -> Any:
+        """The Jacobian ∂of/∂wrt as a SciPy `LinearOperator` on flat vectors.
+
+        By default of the last output by the first input; any two tensors of the chain serve, intermediates too. Raises
+        `UsageError` for a name that the chain does not have.
+        """
+        target, source = of or self.model.outputs[-1], wrt or self.model.inputs[0]
+        for name in (target, source):
+            if name not in self.values:
+                raise UsageError(
+                    f"operator of model {self.model.name!r}",
+                    f"there is no tensor {name!r}.",
+                    f"There are {sorted(self.values)}.",
+                )
+        shapes = self.values[target].shape, self.values[source].shape
+        dtype = np.result_type(self.values[target], self.values[source])
+        return operator(shapes, dtype, lambda t: self.jvp({source: t}, target), lambda v: self.vjp({target: v}, source))
+
+    def jvp(self, tangents: Mapping[str, Array], of: str) -> Array:
+        """The tangent of `of` for tangents of any tensors; those held fixed by none are 0."""
+        known = dict(tangents)
+        for placed in self.model.chain.stages:
+            moving = {own: known[name] for own, name in placed.inputs.items() if name in known}
+            names = [name for name in placed.outputs.values() if name not in tangents]
+            if not moving or not names:
+                continue
+            call = self.model._call(placed, self.values)
+            each = tuple(moving.get(t.name) for t in placed.layer.spec.inputs)
+            _, out = self.model.kernels[placed.name].jvp(call, each, **self.model._own(placed))
+            found = self.model._outputs(placed, out)
+            known |= {name: found[name] for name in names}
+        return known.get(of, np.zeros_like(self.values[of]))
+
+    def vjp(self, cotangents: Mapping[str, Array], wrt: str) -> Array:
+        """The cotangent of `wrt` for cotangents of any tensors."""
+        known: dict[str, Array] = dict(cotangents)
+        made_by = {name: k for k, p in enumerate(self.model.chain.stages) for name in p.outputs.values()}
+        first = made_by.get(wrt, -1)
+        for place in range(len(self.model.chain.stages) - 1, first, -1):
+            placed = self.model.chain.stages[place]
+            names = tuple(placed.outputs.values())
+            if not any(name in known for name in names):
+                continue
+            each = tuple(known.get(name) for name in names)
+            real = [t.name for t in placed.layer.spec.inputs if t.dtype == "real"]
+            pulled = self.pullbacks[placed.name](each if len(each) > 1 else each[0])
+            for tensor, found in zip(placed.layer.spec.inputs, pulled, strict=True):
+                name = placed.inputs[tensor.name]
+                if tensor.name in real and found is not None:
+                    known[name] = known[name] + found if name in known else found
+        return known.get(wrt, np.zeros_like(self.values[wrt]))
+
+
+def dense(linear: Any, limit: int = 1 << 27) -> Array:
+    """The matrix of an operator, by columns or by rows, whichever are fewer. Raises `UsageError` beyond `limit` bytes."""
+    rows, columns = linear.shape
+    if prod((rows, columns)) * np.dtype(linear.dtype).itemsize > limit:
+        raise UsageError(
+            "dense matrix of an operator",
+            f"{rows} by {columns} is more than {limit} bytes.",
+            "Use the operator itself.",
+        )
+    if columns <= rows:
+        return np.asarray(linear.matmat(np.eye(columns, dtype=linear.dtype)))
+    return np.asarray(linear.rmatmat(np.eye(rows, dtype=linear.dtype))).T
