@@ -47,9 +47,9 @@ def stage(layer: Layer, /, **wires: str) -> Stage:
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """A stage in its chain: the source of each wired input, (stage, output) or ("input", name), and its names there.
+    """A stage in its chain: the source of each wired input, (stage, output) or ("input", "input"), and its names there.
 
-    `inputs`, `outputs` and `scalars` map the layer's own names to the chain's.
+    `inputs`, `outputs`, `scalars` and `sizes` map the layer's own names to the chain's; sizes, where they are one there.
     """
 
     name: str
@@ -58,6 +58,7 @@ class Placed:
     inputs: Mapping[str, str]
     outputs: Mapping[str, str]
     scalars: Mapping[str, str]
+    sizes: Mapping[str, str]
 
 
 class Chain(Layer):
@@ -70,6 +71,14 @@ class Chain(Layer):
         made = cls.__new__(cls)
         made._spec, made.name, made.doc, made.stages = spec, spec.name, spec.doc, stages
         return made
+
+    @classmethod
+    def of_layer(cls, layer: Layer) -> Chain:
+        """The chain of one stage whose names are the layer's own."""
+        spec = layer.spec
+        groups: tuple[Sequence[Any], ...] = (spec.inputs, spec.outputs, spec.scalars, spec.sizes)
+        inputs, outputs, scalars, sizes = ({one.name: one.name for one in group} for group in groups)
+        return cls.of_stages(spec, (Placed(layer.name, layer, {}, inputs, outputs, scalars, sizes),))
 
     def kernels(self, **options: Any) -> dict[str, Any]:
         """The compiled kernel of each stage by itself, by its name; a layer that stands twice is compiled once."""
@@ -287,6 +296,7 @@ class _Composer:
                     {t.name: tensors[t.name].name for t in draft.spec.inputs},
                     {t.name: tensors[t.name].name for t in draft.spec.outputs},
                     {s.name: _renamed(s, draft.name).name for s in draft.spec.scalars},
+                    {s.name: e.name for s, e in self._final(draft).items() if isinstance(e, Size)},
                 )
             )
         scalars = [_renamed(s, draft.name) for draft in self.drafts for s in draft.spec.scalars]

@@ -50,6 +50,7 @@ ORDER = (
     "evaluation",
     "compiling",
     "composition",
+    "analysis",
     "checking",
     "instances",
     "",                         # jaccomp itself: the public names

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from jaccomp.composition import Chain, Placed, chain
+from jaccomp.composition import Chain, Placed
 from jaccomp.errors import UsageError
 from jaccomp.structured import operator
 
@@ -32,7 +32,8 @@ Array = NDArray[Any]
 class Model:
     """A chain, its parameters by the chain's names, and one kernel for each stage.
 
-    A layer that is no chain is a chain of one stage named after it. Raises `UsageError` for a name that it lacks.
+    `constants` are scalars, and sizes that no input determines. A layer that is no chain is a chain of one stage.
+    Raises `UsageError` for a name that there is not.
     """
 
     def __init__(
@@ -41,15 +42,16 @@ class Model:
         parameters: Mapping[str, ArrayLike] | None = None,
         *,
         backend: str = "cython",
-        **scalars: Any,
+        **constants: Any,
     ) -> None:
-        self.chain = layer if isinstance(layer, Chain) else chain(layer.name, **{layer.name: layer})
+        self.chain = layer if isinstance(layer, Chain) else Chain.of_layer(layer)
         self.parameters: dict[str, Array] = {name: np.asarray(value) for name, value in (parameters or {}).items()}
-        self.scalars = scalars
+        self.constants = constants
         self.backend = backend
         inputs = [t.name for t in self.chain.spec.inputs]
-        known = {*inputs, *(s.name for s in self.chain.spec.scalars)}
-        for name in (*self.parameters, *scalars):
+        spec = self.chain.spec
+        known = {*inputs, *(s.name for s in spec.scalars), *(s.name for s in spec.sizes)}
+        for name in (*self.parameters, *constants):
             if name not in known:
                 raise UsageError(
                     f"model {self.name!r}", f"the chain has no {name!r}.", f"It has {', '.join(sorted(known))}."
@@ -104,7 +106,8 @@ class Model:
         return tuple(values[placed.inputs[t.name]] for t in placed.layer.spec.inputs)
 
     def _own(self, placed: Placed) -> dict[str, Any]:
-        return {own: self.scalars[name] for own, name in placed.scalars.items() if name in self.scalars}
+        names = {**placed.scalars, **placed.sizes}
+        return {own: self.constants[name] for own, name in names.items() if name in self.constants}
 
     def _outputs(self, placed: Placed, result: Any) -> dict[str, Array]:
         each = result if len(placed.outputs) > 1 else (result,)
@@ -173,7 +176,7 @@ class Linearisation:
 
 
 def dense(linear: Any, limit: int = 1 << 27) -> Array:
-    """The matrix of an operator, by columns or by rows, whichever are fewer. Raises `UsageError` beyond `limit` bytes."""
+    """The matrix of an operator, by columns or rows, whichever are fewer. Raises `UsageError` beyond `limit` bytes."""
     rows, columns = linear.shape
     if prod((rows, columns)) * np.dtype(linear.dtype).itemsize > limit:
         raise UsageError(
