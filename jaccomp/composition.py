@@ -49,7 +49,7 @@ def stage(layer: Layer, /, **wires: str) -> Stage:
 class Placed:
     """A stage in its chain: the source of each wired input, (stage, output) or ("input", "input"), and its names there.
 
-    `inputs`, `outputs`, `scalars` and `sizes` map the layer's own names to the chain's; sizes, where they are one there.
+    `inputs`, `outputs`, `scalars` and `sizes` map the layer's own names to the chain's; sizes, where they are one.
     """
 
     name: str
