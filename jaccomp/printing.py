@@ -12,7 +12,7 @@ from dataclasses import replace
 import sympy as sp
 
 from jaccomp.domains import digits, is_index
-from jaccomp.notation import Access
+from jaccomp.notation import Access, Index
 from jaccomp.program import Constraint, Equation, Labels, Program, Tensor, Term, hoisted
 
 SUPERSCRIPTS = {2: "²", 3: "³", 4: "⁴"}
@@ -90,7 +90,7 @@ def term_text(program: Program, equation: Equation, term: Term) -> str:
     outside, inside = hoisted(term) if equation.reducer == "sum" else (sp.S.One, term.body)
     sign = SIGNS[equation.reducer]
     text = f"{sign}_{under} " + expression_text(labels, inside, names, UNARY if inside.is_Add else MUL)
-    numerator, denominator = _split(outside)
+    numerator, denominator = quotient(outside)
     if numerator != 1:
         text = expression_text(labels, numerator, names, MUL) + " " + text
     if denominator != 1:
@@ -100,7 +100,7 @@ def term_text(program: Program, equation: Equation, term: Term) -> str:
 
 def _conditions(labels: Labels, term: Term, names: Names) -> list[str]:
     """The constraints that the letters of bound indices do not say; a pair that makes a digit as `a = ⌊c / K⌋`."""
-    said = {c for b in term.bound for c in term.domain if _is_plain_range(c, b)}
+    said = {c for b in term.bound for c in term.domain if is_plain_range(c, b)}
     found: list[str] = []
     for digit in digits(term, [*term.bound, *names]):
         if digit.constraints[0] not in said:
@@ -110,7 +110,7 @@ def _conditions(labels: Labels, term: Term, names: Names) -> list[str]:
     return found + [constraint_text(labels, c, names) for c in term.domain if c not in said]
 
 
-def _is_plain_range(constraint: Constraint, index: sp.Symbol) -> bool:
+def is_plain_range(constraint: Constraint, index: sp.Symbol) -> bool:
     """`0 <= index` or `index < extent in sizes`: said by the letter alone."""
     if constraint.equality:
         return False
@@ -208,7 +208,7 @@ def decimal(number: sp.Rational) -> str | None:
     return f"{'-' if number < 0 else ''}{digits[:-places]}.{digits[-places:]}"
 
 
-def _split(expr: sp.Expr) -> tuple[sp.Expr, sp.Expr]:
+def quotient(expr: sp.Expr) -> tuple[sp.Expr, sp.Expr]:
     """Numerator and denominator: factors with a negative whole exponent, and the rational's own."""
     above, below = [], []
     for factor in sp.Mul.make_args(expr):
@@ -230,8 +230,8 @@ def _product(labels: Labels, expr: sp.Mul, names: Names) -> tuple[str, int]:
         text, _ = _spell(labels, -expr, names)
         positive = -expr
         return f"-{text}" if not positive.is_Add else f"-({text})", MUL
-    above, below = _split(expr)
-    *first, last = _reading_order(above)
+    above, below = quotient(expr)
+    *first, last = reading_order(above)
     is_open = _is_written_sum(last) and below == 1
     factors = [expression_text(labels, f, names, UNARY) for f in first]
     text = " ".join([*factors, expression_text(labels, last, names, MUL if is_open else UNARY)])
@@ -245,18 +245,18 @@ def _is_written_sum(expr: sp.Expr) -> bool:
     return type(expr).__name__.startswith("Σ_")
 
 
-def _reading_order(product: sp.Expr) -> list[sp.Expr]:
+def reading_order(product: sp.Expr) -> list[sp.Expr]:
     """Numbers, then constants, then reads, then functions, then sums: as products are written by hand."""
 
     def rank(factor: sp.Expr) -> int:
         base = factor.base if isinstance(factor, sp.Pow) else factor
         if base.is_Number or isinstance(base, sp.NumberSymbol):
             return 0
-        if isinstance(base, sp.Symbol):
+        if isinstance(base, sp.Symbol | Index):
             return 1
         if isinstance(base, Access):
             return 2
-        return 5 if _is_written_sum(base) else 4 if base.is_Add else 3
+        return 5 if _is_written_sum(base) or isinstance(base, sp.Sum) else 4 if base.is_Add else 3
 
     return sorted(sp.Mul.make_args(product), key=rank)
 
