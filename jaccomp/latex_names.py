@@ -125,7 +125,7 @@ def _letter(name: str) -> str | None:
 
 def _accented(character: str) -> str | None:
     """`é` -> \\acute{e}."""
-    base, *marks = unicodedata.normalize("NFD", character)
+    base, *marks = list(unicodedata.normalize("NFD", character))
     if not (base.isascii() and base.isalpha()) or not marks or any(m not in COMBINING for m in marks):
         return None
     for mark in marks:

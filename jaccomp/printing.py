@@ -20,6 +20,8 @@ SIGNS = {"sum": "Σ", "prod": "Π", "max": "max", "min": "min", "argmax": "argma
 LETTERS = ("k", "j", "l", "m", "p", "q", "r", "s", "u", "v", "w", "a", "b", "c", "d", "e", "f", "g", "h")
 AXIS_LETTERS = ("i", "j", "k", "l", "m", "n", "p", "q", "r", "s", "u", "v", "w")
 RELATIONS = {sp.Gt: ">", sp.Ge: "≥", sp.Lt: "<", sp.Le: "≤", sp.Eq: "=", sp.Ne: "≠"}
+ENTRYWISE = ("⊙", "⊘")
+"""Undefined functions of arrays, written between their arguments: products and quotients entry by entry."""
 ADD, MUL, UNARY, POW, ATOM = range(5)
 
 Names = Mapping[sp.Symbol, str]
@@ -177,6 +179,11 @@ def _spell(labels: Labels, expr: sp.Expr, names: Names) -> tuple[str, int]:
     if isinstance(expr, sp.KroneckerDelta):
         return f"δ({inner(expr.args[0])},{inner(expr.args[1])})", ATOM
     name = type(expr).__name__
+    if name in ENTRYWISE:
+        first = MUL if name == "⊙" else UNARY
+        return f" {name} ".join((inner(expr.args[0], first), *(inner(one, UNARY) for one in expr.args[1:]))), MUL
+    if name == "outer":
+        return f"{inner(expr.args[0], UNARY)} {inner(expr.args[1], ATOM)}ᵀ", MUL
     if _is_written_sum(expr):
         return f"{name} {inner(expr.args[0], MUL)}", MUL
     if name == "δ":

@@ -22,6 +22,7 @@ from jaccomp.notation import Access, Index, Pad, Reduction, Tensor
 from jaccomp.printing import (
     ADD,
     ATOM,
+    ENTRYWISE,
     MUL,
     POW,
     UNARY,
@@ -143,8 +144,8 @@ def _signs(writer: Writer, reducer: str, term: Term) -> tuple[str, list[str | Co
         later = set(term.bound[place + 1 :])
         low, high = (_end(term, index, slope, later, said) for slope in (1, -1))
         said.update(c for c in (low, high) if c is not None)
-        ends = ["" if one is None else writer.spelled(index - one.expr.coeff(index) * one.expr) for one in (low, high)]
-        ranges.append((writer.spelled(index), *ends))
+        ends = ("" if c is None else writer.spelled(index - c.expr.coeff(index) * c.expr) for c in (low, high))
+        ranges.append((writer.spelled(index), next(ends), next(ends)))
     found += [c for c in term.domain if c not in said]
     if not term.bound:
         return "", found
@@ -187,6 +188,8 @@ class Writer:
     labels: Labels = field(default_factory=Labels)
     names: Mapping[sp.Symbol, str] = field(default_factory=dict)
     rows: frozenset[str] = frozenset()
+    arrays: Mapping[sp.Expr, str] = field(default_factory=dict)
+    """What stands for a symbol or a read, as LaTeX already."""
 
     def spelled(self, expr: Any, level: int = ADD) -> str:
         """The expression, in brackets where it binds less than `level`."""
@@ -194,6 +197,8 @@ class Writer:
         return rf"\left({text}\right)" if own_level < level else text
 
     def _spell(self, expr: Any) -> tuple[str, int]:
+        if expr in self.arrays:
+            return self.arrays[expr], ATOM
         if isinstance(expr, Access):
             return latex_access(self.labels.name(expr.name), [self.spelled(i) for i in expr.indices]), ATOM
         if isinstance(expr, Index | Tensor):
@@ -225,7 +230,7 @@ class Writer:
     def _product(self, expr: sp.Mul) -> tuple[str, int]:
         if expr.could_extract_minus_sign():
             return f"-{self.spelled(-expr, MUL)}", MUL
-        above, below = _fraction(expr)
+        above, below = fraction(expr)
         tall = [f for f in sp.Mul.make_args(above) if isinstance(f, sp.Sum | sp.Product | Reduction | sp.Piecewise)]
         if below != 1:
             short = sp.Mul(*(f for f in sp.Mul.make_args(above) if f not in tall), evaluate=False)
@@ -297,6 +302,14 @@ class Writer:
             return self._exponential(expr.args[0])
         if isinstance(expr, BY_DEFINITION):
             return self._spell(expr.definition())
+        kind = type(expr).__name__
+        if kind in ENTRYWISE:
+            sign = r" \odot " if kind == "⊙" else r" \oslash "
+            first = self.spelled(expr.args[0], MUL if kind == "⊙" else UNARY)
+            return sign.join((first, *(self.spelled(one, UNARY) for one in expr.args[1:]))), MUL
+        if kind == "outer":
+            left, right = (self.spelled(one, level) for one, level in zip(expr.args, (UNARY, ATOM), strict=True))
+            return rf"{left} \, {right}^{{\top}}", MUL
         if isinstance(expr, sp.Abs):
             return rf"\left|{self.spelled(expr.args[0])}\right|", ATOM
         if isinstance(expr, sp.floor | sp.ceiling):
@@ -332,7 +345,7 @@ def _as_listed(expr: Any) -> tuple[Limit, ...]:
     return inside_out if dependent else listed
 
 
-def _fraction(expr: sp.Expr) -> tuple[sp.Expr, sp.Expr]:
+def fraction(expr: sp.Expr) -> tuple[sp.Expr, sp.Expr]:
     """Numerator and denominator, roots in the denominator too."""
     above, below = quotient(expr)
     roots = [f for f in sp.Mul.make_args(above) if isinstance(f, sp.Pow) and f.exp.is_Rational and f.exp < 0]

@@ -33,6 +33,7 @@ ORDER = (
     "calculus",
     "printing_latex",
     "algebra",
+    "matrix",
     "jacobian",
     "reference",
     "lowering",

@@ -28,6 +28,7 @@ UNARY: dict[type, Any] = {
     sp.sign: np.sign,
     sp.floor: np.floor,
     own.Sigmoid: special.expit,
+    own.InverseRoot: lambda z: np.where(z == 0, 0, 1 / np.sqrt(np.where(z == 0, 1, z))),
     own.Softplus: lambda z: np.logaddexp(0, z),
     own.Log1p: np.log1p,
     own.Expm1: np.expm1,

@@ -1,0 +1,179 @@
+"""MatrixForm: a Jacobian block as a mathematician writes it, in text and in LaTeX, with what its words mean.
+
+    for each n: ∂y[n,:]/∂x[n,:] = diag(y) - y yᵀ, where y = y[n,:] ∈ ℝ^D
+
+In numerator layout rows are those of the output and columns those of the input, in denominator layout the other way; a
+side of several axes that no frame takes apart counts as one column, in row-major order (`vec`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal as Choice
+
+import sympy as sp
+
+from jaccomp.algebra.blocks import Block
+from jaccomp.errors import UsageError
+from jaccomp.latex_names import latex_access, latex_name
+from jaccomp.matrix.derivation import Derived, derived
+from jaccomp.matrix.nodes import Entries, Node, transpose
+from jaccomp.matrix.scene import Leaf, blocks_of, expressions, parts, reads_of, scene
+from jaccomp.matrix.spelling import Latex, Style, Text
+from jaccomp.notation import Access
+from jaccomp.printing import axis_letters
+from jaccomp.program import Program, Tensor, accesses
+
+Layout = Choice["numerator", "denominator"]
+LAYOUTS: tuple[Layout, ...] = ("numerator", "denominator")
+
+
+@dataclass(frozen=True, slots=True)
+class MatrixForm:
+    """`text` and `latex` for each value of the indices in `over`; `where` says what the names in it are."""
+
+    text: str
+    latex: str
+    over: tuple[str, ...]
+    layout: Layout
+    head: str
+    latex_head: str
+    where: tuple[str, ...]
+    latex_where: tuple[str, ...]
+    node: Node
+    derived: Derived
+
+    @property
+    def statement(self) -> str:
+        """The whole sentence."""
+        each = f"for each {', '.join(self.over)}: " if self.over else ""
+        return f"{each}{self.head} = {self.text}" + (f", where {', '.join(self.where)}" if self.where else "")
+
+    @property
+    def latex_statement(self) -> str:
+        """The whole sentence, in math mode."""
+        over = ", ".join(latex_name(one) for one in self.over)
+        each = rf"\text{{for each }} {over}\colon\quad " if over else ""
+        where = r",\quad \text{where } " + r",\ ".join(self.latex_where) if self.latex_where else ""
+        return f"{each}{self.latex_head} = {self.latex}{where}"
+
+    def __str__(self) -> str:
+        return self.statement
+
+
+def matrix_form(
+    program: Program, block: Block, letters: Sequence[str], layout: Layout = "numerator"
+) -> MatrixForm | None:
+    """The matrix form of a block of a VJP program; None where its structure has none.
+
+    `letters` are the indices of rows and columns as they are printed. Raises `UsageError` for an unknown layout.
+    """
+    if layout not in LAYOUTS:
+        raise UsageError(f"layout {layout!r}", "there is none of that name.", f"It is one of {', '.join(LAYOUTS)}.")
+    found = derived(program, block)
+    if found is None:
+        return None
+    symbols = dict(zip((*block.rows, *block.columns), letters, strict=True))
+    held: dict[sp.Symbol, str] = {}
+    over = []
+    for row, column in found.frame.over:
+        first = row if row is not None else column
+        assert first is not None
+        over.append(symbols[first])
+        held |= {s: symbols[first] for s in (row, column) if s is not None}
+    for symbol, size in blocks_of(found.node):
+        own = axis_letters(program.labels, Tensor("", (size,)), (*letters, *held.values()))
+        held[symbol] = own[0]
+    is_turned = (layout == "numerator") == found.frame.gradient
+    node = transpose(found.node) if is_turned else found.node
+    what = scene(program, held, found.names, node)
+    text, latex = Text(what), Latex(what)
+    sides = (block.of, block.rows), (block.wrt, block.columns)
+    parts, latex_parts = ([_side(style, name, axes, held, found) for name, axes in sides] for style in (text, latex))
+    return MatrixForm(
+        text=text.spelled(node),
+        latex=latex.spelled(node),
+        over=tuple(over),
+        layout=layout,
+        head=f"∂{parts[0]}/∂{parts[1]}",
+        latex_head=rf"\frac{{\partial {latex_parts[0]}}}{{\partial {latex_parts[1]}}}",
+        where=_where(text, node, found),
+        latex_where=_where(latex, node, found),
+        node=node,
+        derived=found,
+    )
+
+
+def _side(style: Style, name: str, axes: Sequence[sp.Symbol], held: dict[sp.Symbol, str], found: Derived) -> str:
+    """`y[n,:]`, `vec(W)`."""
+    label = style.scene.program.labels.name(name)
+    letters = [held.get(s, ":") for s in axes]
+    free = letters.count(":")
+    cells = letters if len(letters) > free else []
+    if isinstance(style, Latex):
+        text = latex_access(label, [one if one == ":" else latex_name(one) for one in cells])
+    else:
+        text = f"{label}[{','.join(cells)}]" if cells else label
+    is_matrix = found.frame.gradient and free == 2
+    return style.function("vec", text) if free > 1 and not is_matrix else text
+
+
+def _where(style: Text | Latex, node: Node, found: Derived) -> tuple[str, ...]:
+    """What each name is a part of, and the space that it is an element of."""
+    seen: dict[str, str] = {}
+    every = (node, *found.names.values())
+    columns = {a for one in every for a in _flattened(one)}
+    for access in (a for one in every for a in reads_of(one)):
+        if access in found.names or access.name not in style.scene.program.labels.names:
+            continue
+        leaf = style.scene.leaf(access)
+        short = style.read(leaf)
+        sizes = [s for s in leaf.sizes if s is not None]
+        whole = _whole(style, leaf)
+        if access in columns:
+            whole, sizes = style.function("vec", whole), [sp.Mul(*sizes)]
+        space = _space(style, sizes)
+        meaning = " ".join((*((f"= {whole}",) if whole != short else ()), *((space,) if space else ())))
+        if meaning:
+            seen.setdefault(short, f"{short} {meaning}")
+    return tuple(seen.values())
+
+
+def _whole(style: Text | Latex, leaf: Leaf) -> str:
+    name = style.scene.program.labels.name(leaf.access.name)
+    cells = style.cells(leaf, short=False)
+    if all(one == ":" for one in cells):
+        return style.read(leaf)
+    return latex_access(name, cells) if isinstance(style, Latex) else f"{name}[{','.join(cells)}]"
+
+
+def _flattened(node: Node) -> Iterator[Access]:
+    """The reads that are columns over several indices at once."""
+    if isinstance(node, Entries) and not node.columns and len(node.rows) > 1:
+        symbols = {s for s, _ in node.rows}
+        yield from (a for expr in expressions(node) for a in accesses(expr) if a.free_symbols & symbols)
+    for inner in parts(node):
+        yield from _flattened(inner)
+
+
+def _space(style: Text | Latex, sizes: Sequence[sp.Expr]) -> str:
+    if not sizes:
+        return ""
+    spelled = [style.size(size) for size in sizes]
+    if isinstance(style, Latex):
+        return _latex_space(spelled)
+    if len(spelled) == 1:
+        own = spelled[0]
+        return f"∈ ℝ^{own}" if own.isidentifier() or own.isdigit() else f"∈ ℝ^({own})"
+    if len(spelled) == 1:
+        return f"∈ ℝ^{_grouped(spelled[0])}"
+    return f"∈ ℝ^({'×'.join(map(_grouped, spelled))})"
+
+
+def _grouped(text: str) -> str:
+    return text if text.isidentifier() or text.isdigit() else f"({text})"
+
+
+def _latex_space(spelled: Sequence[str]) -> str:
+    return r"\in \mathbb{R}^{" + r" \times ".join(spelled) + "}"
