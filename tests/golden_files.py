@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from identities import IDENTITIES
+
 FOLDER = Path(__file__).parent / "golden"
 TEXTBOOK = (
     "softmax", "log_softmax", "logsumexp", "l2_normalize", "layernorm", "rmsnorm", "sigmoid", "tanh", "softplus",
@@ -18,9 +20,18 @@ def path(layer: str, part: str) -> Path:
     return FOLDER / layer / f"{part}.txt"
 
 
+def identity_path(name: str) -> Path:
+    """The matrix form of a textbook identity."""
+    return FOLDER / "identities" / f"{name}.txt"
+
+
 def expected() -> set[Path]:
     """Every file that a test uses."""
-    return {path(name, "jacobian") for name in TEXTBOOK} | {path(name, part) for name in WHOLE for part in PARTS}
+    return (
+        {path(name, "jacobian") for name in TEXTBOOK}
+        | {path(name, part) for name in WHOLE for part in PARTS}
+        | {identity_path(one.name) for one in IDENTITIES.values() if one.form}
+    )
 
 
 def compare(file: Path, text: str, update: bool) -> None:
