@@ -11,6 +11,7 @@ from math import prod
 
 import sympy as sp
 
+from jaccomp.algebra.absorption import absorbed
 from jaccomp.algebra.cost import FUNCTION_WEIGHT, operations
 from jaccomp.notation import Access
 
@@ -38,6 +39,7 @@ def collected(expr: sp.Expr) -> sp.Expr:
     """An equal expression with no more operations: expanded where that is small, then factored."""
     if isinstance(expr, Access) or not expr.args or not isinstance(expr, sp.Add | sp.Mul | sp.Pow):
         return expr
+    expr = absorbed(expr)
     flat = flattened(expr)
     return cheapest(expr, joined(factored(expr)), joined(factored(joined(flat))))
 

@@ -44,6 +44,7 @@ class Words:
         self.symbols = [{s for s, _ in axis} for axis in self.axes]
         self.texts: dict[sp.Expr, str] = {self.ONE: style.ones}
         self.known: dict[sp.Expr, sp.Expr] = {}
+        self.order = {tensor.name: place for place, tensor in enumerate(style.scene.program.tensors)}
 
     def sides(self, expr: sp.Expr) -> tuple[bool, bool]:
         return bool(expr.free_symbols & self.symbols[0]), bool(expr.free_symbols & self.symbols[1])
@@ -73,7 +74,8 @@ class Words:
         style, node = self.style, self.style.scene.names.get(expr)
         root = _root(node)
         kind = "a" if not any(self.sides(expr)) else "b"
-        symbol: sp.Expr = sp.Symbol(f"_{kind}{len(self.known):03}", real=True)
+        order = self.order.get(getattr(expr, "name", ""), len(self.order))
+        symbol: sp.Expr = sp.Symbol(f"_{kind}{order:03}_{len(self.known):03}", real=True)
         if root is not None:
             symbol = sp.Symbol(symbol.name, positive=True)
         elif kind == "b":
@@ -117,7 +119,7 @@ class Words:
             return sign * scalars * sp.Mul(*above)
         numerator, denominator = quotient(scalars)
         for side in (above, below):
-            side.sort(key=lambda one: (one.is_Add, not isinstance(one, Access)))
+            side.sort(key=lambda one: (one.is_Add, *((0, one.name) if isinstance(one, Access) else (1, ""))))
         first = above[0] if above else self.ONE
         top = [first if numerator == 1 else sp.Mul(*sp.Mul.make_args(numerator), first, evaluate=False), *above[1:]]
         text = top[0] if len(top) == 1 else sp.Function("⊙")(*top)
