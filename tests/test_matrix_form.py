@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import sympy as sp
 from dense import SMALL, assert_close, jacobian
+from identities import IDENTITIES
 from latex import check_compiles
 from library_formulas import CASES
 from matrix_values import dense, world
@@ -132,6 +133,19 @@ def test_the_denominator_layout_is_the_transpose() -> None:
         "I_O ⊗ xᵀ ⊗ zᵀ",
         "I_O ⊗ x ⊗ z",
     ]
+
+
+def test_a_block_that_every_row_shares_is_written_whole_too() -> None:
+    found = form(get("linear").jacobian(wrt="x"))
+    assert found is not None and (found.text, found.whole) == ("W", "I_N ⊗ W")
+    assert found.latex_whole == r"I_{N} \otimes W"
+    same = form(get("matmul").jacobian(wrt="x"))
+    own = form(get("softmax").jacobian())
+    assert own is not None and own.whole is None
+    assert same is not None and same.whole is None, "z differs for each n"
+    outer = IDENTITIES["outer_product_u"].layer.jacobian(wrt="u")
+    found = form(outer)
+    assert found is not None and (found.text, found.whole) == ("v", "I_N ⊗ v")
 
 
 def test_a_block_of_zeros_is_zero() -> None:

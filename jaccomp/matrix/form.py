@@ -18,7 +18,7 @@ from jaccomp.algebra.blocks import Block
 from jaccomp.errors import UsageError
 from jaccomp.latex_names import latex_access, latex_name
 from jaccomp.matrix.derivation import Derived, derived
-from jaccomp.matrix.nodes import Entries, Node, transpose
+from jaccomp.matrix.nodes import Entries, Identity, Kron, Node, transpose
 from jaccomp.matrix.scene import Leaf, blocks_of, expressions, parts, reads_of, scene
 from jaccomp.matrix.spelling import Latex, Style, Text
 from jaccomp.notation import Access
@@ -27,6 +27,8 @@ from jaccomp.program import Program, Tensor, accesses
 
 Layout = Choice["numerator", "denominator"]
 LAYOUTS: tuple[Layout, ...] = ("numerator", "denominator")
+
+TIMES = r" \times "
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +43,9 @@ class MatrixForm:
     latex_head: str
     where: tuple[str, ...]
     latex_where: tuple[str, ...]
+    whole: str | None
+    """The block for all values of `over` at once, where it is the same for each: `I_N ⊗ W`."""
+    latex_whole: str | None
     node: Node
     derived: Derived
 
@@ -89,6 +94,7 @@ def matrix_form(
     node = transpose(found.node) if is_turned else found.node
     what = scene(program, held, found.names, node)
     text, latex = Text(what), Latex(what)
+    every = _repeated(found, node)
     sides = (block.of, block.rows), (block.wrt, block.columns)
     parts, latex_parts = ([_side(style, name, axes, held, found) for name, axes in sides] for style in (text, latex))
     return MatrixForm(
@@ -100,9 +106,24 @@ def matrix_form(
         latex_head=rf"\frac{{\partial {latex_parts[0]}}}{{\partial {latex_parts[1]}}}",
         where=_where(text, node, found),
         latex_where=_where(latex, node, found),
+        whole=None if every is None else text.spelled(every),
+        latex_whole=None if every is None else latex.spelled(every),
         node=node,
         derived=found,
     )
+
+
+def _repeated(found: Derived, node: Node) -> Node | None:
+    """`I ⊗ node`, where the first axes of both sides are held and the node sees none of them."""
+    over = found.frame.over
+    pairs = tuple(zip(found.rows, found.columns, strict=False))
+    held = {s for pair in over for s in pair}
+    seen = {s for one in (node, *found.names.values()) for expr in expressions(one) for s in expr.free_symbols}
+    if not over or over != pairs[: len(over)] or held & seen:
+        return None
+    axis = tuple((row, e) for (row, _), e in zip(over, found.over_extents, strict=True) if row is not None)
+    factors = node.factors if isinstance(node, Kron) else (node,)
+    return Kron((Identity(axis), *factors))
 
 
 def _side(style: Style, name: str, axes: Sequence[sp.Symbol], held: dict[sp.Symbol, str], found: Derived) -> str:
@@ -124,7 +145,8 @@ def _where(style: Text | Latex, node: Node, found: Derived) -> tuple[str, ...]:
     seen: dict[str, str] = {}
     every = (node, *found.names.values())
     columns = {a for one in every for a in _flattened(one)}
-    for access in (a for one in every for a in reads_of(one)):
+    order = {tensor.name: place for place, tensor in enumerate(style.scene.program.tensors)}
+    for access in sorted((a for one in every for a in reads_of(one)), key=lambda a: order[a.name]):
         if access in found.names or access.name not in style.scene.program.labels.names:
             continue
         leaf = style.scene.leaf(access)
@@ -133,7 +155,7 @@ def _where(style: Text | Latex, node: Node, found: Derived) -> tuple[str, ...]:
         whole = _whole(style, leaf)
         if access in columns:
             whole, sizes = style.function("vec", whole), [sp.Mul(*sizes)]
-        space = _space(style, sizes)
+        space = _space(style, sizes, style.scene.program.tensor(access.name).dtype)
         meaning = " ".join((*((f"= {whole}",) if whole != short else ()), *((space,) if space else ())))
         if meaning:
             seen.setdefault(short, f"{short} {meaning}")
@@ -157,23 +179,20 @@ def _flattened(node: Node) -> Iterator[Access]:
         yield from _flattened(inner)
 
 
-def _space(style: Text | Latex, sizes: Sequence[sp.Expr]) -> str:
+def _space(style: Text | Latex, sizes: Sequence[sp.Expr], dtype: str) -> str:
     if not sizes:
         return ""
     spelled = [style.size(size) for size in sizes]
     if isinstance(style, Latex):
-        return _latex_space(spelled)
+        return rf"\in \mathbb{{{'Z' if dtype == 'int64' else 'R'}}}^{{{TIMES.join(spelled)}}}"
+    field = "ℤ" if dtype == "int64" else "ℝ"
     if len(spelled) == 1:
         own = spelled[0]
         return f"∈ ℝ^{own}" if own.isidentifier() or own.isdigit() else f"∈ ℝ^({own})"
     if len(spelled) == 1:
-        return f"∈ ℝ^{_grouped(spelled[0])}"
-    return f"∈ ℝ^({'×'.join(map(_grouped, spelled))})"
+        return f"∈ {field}^{_grouped(spelled[0])}"
+    return f"∈ {field}^({'×'.join(map(_grouped, spelled))})"
 
 
 def _grouped(text: str) -> str:
     return text if text.isidentifier() or text.isdigit() else f"({text})"
-
-
-def _latex_space(spelled: Sequence[str]) -> str:
-    return r"\in \mathbb{R}^{" + r" \times ".join(spelled) + "}"
