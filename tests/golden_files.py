@@ -30,7 +30,7 @@ def expected() -> set[Path]:
     return (
         {path(name, "jacobian") for name in TEXTBOOK}
         | {path(name, part) for name in WHOLE for part in PARTS}
-        | {identity_path(one.name) for one in IDENTITIES.values() if one.form}
+        | set(map(identity_path, IDENTITIES))
     )
 
 

@@ -29,7 +29,7 @@ expit = special.expit
 
 @dataclass(frozen=True)
 class Identity:
-    """`block(*inputs, **scalars)` is ∂of/∂wrt over the axes of both; `entry` is one of it; has it a matrix `form`?"""
+    """`block(*inputs, **scalars)` is ∂of/∂wrt over the axes of both; `entry` is one of it."""
 
     name: str
     layer: jc.Layer
@@ -38,7 +38,6 @@ class Identity:
     entry: sp.Expr
     case: Case
     of: str
-    form: bool = True
 
     def __str__(self) -> str:
         return self.name
@@ -47,10 +46,10 @@ class Identity:
 IDENTITIES: dict[str, Identity] = {}
 
 
-def library(layer: str, wrt: str, block: Block, entry: sp.Expr, *, of: str = "", form: bool = True) -> None:
+def library(layer: str, wrt: str, block: Block, entry: sp.Expr, *, of: str = "") -> None:
     """An identity of a layer of the library, at the sizes of its case."""
     one = get(layer)
-    _add(f"{layer}_{wrt}" if not of else f"{layer}_{of}_{wrt}", one, wrt, block, entry, CASES[layer], of, form)
+    _add(f"{layer}_{wrt}" if not of else f"{layer}_{of}_{wrt}", one, wrt, block, entry, CASES[layer], of)
 
 
 def written(
@@ -62,17 +61,16 @@ def written(
     *,
     scalars: Mapping[str, Any] | None = None,
     draw: Mapping[str, Any] | None = None,
-    form: bool = True,
 ) -> None:
     """An identity of a layer that is written here."""
     case = Case(sizes, lambda *_: None, dict(scalars or {}), dict(draw or {}))
-    _add(f"{layer.name}_{wrt}", layer, wrt, block, entry, case, "", form)
+    _add(f"{layer.name}_{wrt}", layer, wrt, block, entry, case, "")
 
 
-def _add(name: str, layer: jc.Layer, wrt: str, block: Block, entry: Any, case: Case, of: str, form: bool) -> None:
+def _add(name: str, layer: jc.Layer, wrt: str, block: Block, entry: Any, case: Case, of: str) -> None:
     assert name not in IDENTITIES
     output = of or layer.program.labels.name(layer.program.outputs[0])
-    IDENTITIES[name] = Identity(name, layer, wrt, block, sp.sympify(entry, strict=True), case, output, form)
+    IDENTITIES[name] = Identity(name, layer, wrt, block, sp.sympify(entry, strict=True), case, output)
 
 
 # ---------------------------------------------------------------------------------------------------- arrays of blocks
@@ -85,11 +83,6 @@ def each(block: Array, axes: int) -> Array:
     for n in range(count):
         whole[(n, *(slice(None),) * axes, n)] = block[n]
     return whole
-
-
-def diagonal(slope: Array) -> Array:
-    """∂y/∂x of an elementwise map with these slopes."""
-    return np.diag(slope.ravel()).reshape(*slope.shape, *slope.shape)
 
 
 def rows(slope: Array) -> Array:
@@ -217,7 +210,7 @@ def groupnorm_x(x: Array, g: Array, bias: Array, eps: float) -> Array:
 
 
 library("instancenorm", "x", instancenorm_x, d * g * r * e * (f * a - (1 + y * z) / (D * k)))
-library("groupnorm", "x", groupnorm_x, d * g * (r * e * f * a - r * b * (1 + y * z) / (N * D * k)), form=False)
+library("groupnorm", "x", groupnorm_x, d * g * (r * e * f * a - r * b * (1 + y * z) / (N * D * k)))
 library(
     "scale_shift",
     "x",

@@ -25,7 +25,7 @@ from jaccomp.layers import get, names
 from jaccomp.matrix.derivation import derived
 from jaccomp.matrix.form import LAYOUTS, Layout, MatrixForm, matrix_form
 
-CONVOLUTIONS = (
+WINDOWS = (
     "avgpool1d", "avgpool2d", "causal_conv1d", "conv1d", "conv2d", "conv_transpose1d", "conv_transpose2d",
     "depthwise_conv2d", "maxpool1d", "maxpool2d",
 )  # fmt: skip
@@ -60,7 +60,7 @@ def test_a_form_is_the_dense_block(name: str, layout: Layout) -> None:
 
 def test_only_windows_have_no_form() -> None:
     missing = {name for name in names() for one in get(name).jacobians().values() if form(one) is None}
-    assert missing <= {*CONVOLUTIONS, "groupnorm"}
+    assert missing == set(WINDOWS)
 
 
 @pytest.mark.parametrize("name", names())
@@ -188,6 +188,13 @@ def test_a_nameless_sum_of_squares_is_a_norm() -> None:
 def test_a_nameless_product_of_a_matrix_is_written_in_place() -> None:
     own = layer([x, W, b], hidden, hidden[n, e], sp.sin(sp.Sum(W[e, i] * x[n, i], i) + b[e]))
     assert text(own) == "diag(cos(b + (W x))) W"
+
+
+def test_a_group_of_channels_is_an_axis_of_its_own() -> None:
+    found = form(get("groupnorm").jacobian(wrt="x"))
+    assert found is not None and found.over == ("n", "a")
+    assert found.text == "rstd diag(g ⊗ 1) (I - 1 1ᵀ/(H W K) - xhat xhatᵀ/(H W K))"
+    assert "g = g[a·K:K+a·K] ∈ ℝ^K" in found.where
 
 
 def test_the_derivative_of_a_cubic_form_is_refused() -> None:

@@ -35,6 +35,7 @@ from jaccomp.matrix.nodes import (
     length,
     scaled,
 )  # fmt: skip
+from jaccomp.matrix.splitting import Axes, axes
 from jaccomp.notation import Access
 from jaccomp.program import Program, expand
 
@@ -56,15 +57,21 @@ class Derived:
     row_extents: tuple[sp.Expr, ...]
     column_extents: tuple[sp.Expr, ...]
     over_extents: tuple[sp.Expr, ...]
+    extents: Mapping[sp.Symbol, sp.Expr]
 
 
 def derived(program: Program, block: Block) -> Derived | None:
     """The matrix expression of a block; None where it has none. A block without terms is 0."""
-    rows = tuple(zip(block.rows, program.tensor(block.seed).shape, strict=True))
-    columns = tuple(zip(block.columns, program.tensor(block.output).shape, strict=True))
-    found = [addend(program, term, dict(rows), dict(columns)) for term in block.terms]
+    sides = (
+        tuple(zip(block.rows, program.tensor(block.seed).shape, strict=True)),
+        tuple(zip(block.columns, program.tensor(block.output).shape, strict=True)),
+    )
+    own = axes(program, block, *sides)
+    rows, columns = own.rows, own.columns
     if not block.terms:
-        return _whole(Frame((), ((rows, columns),)), Zero(extent(rows), extent(columns)), {}, rows, columns)
+        zero = Zero(extent(rows), extent(columns))
+        return _whole(Frame((), ((rows, columns),)), zero, {}, own, sides)
+    found = [addend(program, term, dict(rows), dict(columns)) for term in own.terms]
     addends = [one for one in found if one is not None]
     if not addends or len(addends) < len(found):
         return None
@@ -73,22 +80,26 @@ def derived(program: Program, block: Block) -> Derived | None:
     for frame in frames(rows, columns, shared):
         tried = _tried(program, addends, frame)
         if tried is not None:
-            return _whole(frame, *tried, rows, columns)
+            return _whole(frame, *tried, own, sides)
     return None
 
 
-def _whole(frame: Frame, node: Node, names: Mapping[sp.Expr, Node], rows: Indices, columns: Indices) -> Derived:
-    extents = dict((*rows, *columns))
+def _whole(
+    frame: Frame, node: Node, names: Mapping[sp.Expr, Node], own: Axes, sides: tuple[Indices, Indices]
+) -> Derived:
+    extents = dict((*own.rows, *own.columns))
     held = [next(s for s in pair if s is not None) for pair in frame.over]
+    rows, columns = sides
     return Derived(
         frame,
         node,
         names,
-        tuple(s for s, _ in rows),
-        tuple(s for s, _ in columns),
+        tuple(own.places[s] for s, _ in rows),
+        tuple(own.places[s] for s, _ in columns),
         tuple(e for _, e in rows),
         tuple(e for _, e in columns),
         tuple(extents[s] for s in held),
+        extents,
     )
 
 
@@ -109,13 +120,13 @@ def _tried(program: Program, addends: Sequence[Addend], frame: Frame) -> Formed 
 def _form(program: Program, addends: Sequence[Addend], frame: Frame, *, is_open: bool) -> Formed:
     over = {s for pair in frame.over for s in pair if s is not None}
     network = Network(program, frozenset(over))
-    axes = [axis for slot in frame.slots for axis in slot if axis]
+    seen = [axis for slot in frame.slots for axis in slot if axis]
     own: list[Addend] = []
     for one in addends:
         inside = replace(one, ties=tuple(t for t in one.ties if not {t.row, t.column} <= over))
         _check_inside(inside, over)
-        every = [*axes, *((b,) for b in one.bound)]
-        own += distributed(inside, axes, at_least=2) if is_open else distributed(inside, every, at_least=3)
+        every = [*seen, *((b,) for b in one.bound)]
+        own += distributed(inside, seen, at_least=2) if is_open else distributed(inside, every, at_least=3)
     node = _single(network, own, frame.slots[0]) if len(frame.slots) == 1 else _several(network, own, frame)
     if frame.gradient and not _is_plain(node):
         raise NoForm
@@ -289,30 +300,30 @@ def _small_blocks(network: Network, addends: Sequence[Addend], slot: Slot) -> No
     sides = [s for axis in slot for s, _ in axis]
     lengths = [extent(axis) for axis in slot]
     cells: dict[tuple[int, int], sp.Expr] = {}
-    axes: list[Axis] = []
+    blocks: list[Axis] = []
     radices: set[int] = set()
     for one in addends:
         own = {c.index: c for c in one.cells}
         ends = {c.bound for c in one.cells}
         if set(own) != set(sides) or len(ends) != 1 or len(one.bound) > 1 or one.ties or one.lower or one.places:
             raise NoForm
-        first = axes[0] if axes else one.bound
-        axes.append(one.bound and first)
+        first = blocks[0] if blocks else one.bound
+        blocks.append(one.bound and first)
         radices |= {c.radix for c in one.cells}
         where: dict[sp.Expr, sp.Expr] = {b: f for (b, _), (f, _) in zip(one.bound, first, strict=True)}
         entry = network.named(sp.Mul(*one.factors)).xreplace(where)
         row, column = (own[axis[0][0]].place if axis else 0 for axis in slot)
         at = row, column
         cells[at] = cells.get(at, sp.S.Zero) + entry
-    if len(radices) != 1 or any(bool(axis) == (radices == {0}) for axis in axes):
+    if len(radices) != 1 or any(bool(axis) == (radices == {0}) for axis in blocks):
         raise NoForm
     (size,) = radices
     sizes = (size, size) if size else tuple(int(e) if e.is_Integer else 0 for e in lengths)
-    whole = [expand(e - size * extent(axes[0])) == 0 for e in lengths] if size else [s > 0 for s in sizes]
+    whole = [expand(e - size * extent(blocks[0])) == 0 for e in lengths] if size else [s > 0 for s in sizes]
     if not all(whole) or max(sizes) > LARGEST_LITERAL:
         raise NoForm
     literal = Literal(tuple(tuple(cells.get((r, c), sp.S.Zero) for c in range(sizes[1])) for r in range(sizes[0])))
-    return BlockDiagonal(axes[0], literal) if size else literal
+    return BlockDiagonal(blocks[0], literal) if size else literal
 
 
 def _unshifted(one: Addend) -> Addend:

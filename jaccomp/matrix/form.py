@@ -20,7 +20,7 @@ from jaccomp.latex_names import latex_access, latex_name
 from jaccomp.matrix.derivation import Derived, derived
 from jaccomp.matrix.nodes import Entries, Identity, Kron, Node, transpose
 from jaccomp.matrix.scene import Leaf, blocks_of, expressions, parts, reads_of, scene
-from jaccomp.matrix.spelling import Latex, Style, Text
+from jaccomp.matrix.spelling import Latex, Text
 from jaccomp.notation import Access
 from jaccomp.printing import axis_letters
 from jaccomp.program import Program, Tensor, accesses
@@ -81,22 +81,22 @@ def matrix_form(
         return None
     symbols = dict(zip((*block.rows, *block.columns), letters, strict=True))
     held: dict[sp.Symbol, str] = {}
-    over = []
-    for row, column in found.frame.over:
-        first = row if row is not None else column
-        assert first is not None
-        over.append(symbols[first])
-        held |= {s: symbols[first] for s in (row, column) if s is not None}
+    over: list[str] = []
+    for pair, size in zip(found.frame.over, found.over_extents, strict=True):
+        held_now = [s for s in pair if s is not None]
+        letter = symbols.get(held_now[0]) or axis_letters(program.labels, Tensor("", (size,)), (*letters, *over))[0]
+        over.append(letter)
+        held |= dict.fromkeys(held_now, letter)
     for symbol, size in blocks_of(found.node):
-        own = axis_letters(program.labels, Tensor("", (size,)), (*letters, *held.values()))
-        held[symbol] = own[0]
+        names = axis_letters(program.labels, Tensor("", (size,)), (*letters, *held.values()))
+        held[symbol] = names[0]
     is_turned = (layout == "numerator") == found.frame.gradient
     node = transpose(found.node) if is_turned else found.node
     what = scene(program, held, found.names, node)
     text, latex = Text(what), Latex(what)
     every = _repeated(found, node)
-    sides = (block.of, block.rows), (block.wrt, block.columns)
-    parts, latex_parts = ([_side(style, name, axes, held, found) for name, axes in sides] for style in (text, latex))
+    sides = (block.of, found.rows, found.row_extents), (block.wrt, found.columns, found.column_extents)
+    parts, latex_parts = ([_side(style, *side, found) for side in sides] for style in (text, latex))
     return MatrixForm(
         text=text.spelled(node),
         latex=latex.spelled(node),
@@ -126,18 +126,30 @@ def _repeated(found: Derived, node: Node) -> Node | None:
     return Kron((Identity(axis), *factors))
 
 
-def _side(style: Style, name: str, axes: Sequence[sp.Symbol], held: dict[sp.Symbol, str], found: Derived) -> str:
+def _side(style: Text | Latex, name: str, places: Sequence[sp.Expr], sizes: Sequence[sp.Expr], found: Derived) -> str:
     """`y[n,:]`, `vec(W)`."""
     label = style.scene.program.labels.name(name)
-    letters = [held.get(s, ":") for s in axes]
-    free = letters.count(":")
-    cells = letters if len(letters) > free else []
+    cells = []
+    for place, size in zip(places, sizes, strict=True):
+        free = [s for s in place.free_symbols if s in found.extents and s not in style.scene.letters]
+        if not free:
+            cells.append(style.held(place))
+        elif place in free:
+            cells.append(":")
+        else:
+            start = place - free[0]
+            cells.append(style.span(start, start + found.extents[free[0]], size))
+    free_count = sum(":" in one for one in cells)
+    shown = cells if any(one != ":" for one in cells) else []
+    is_matrix = found.frame.gradient and free_count == 2
+    text = _bracketed(style, label, shown)
+    return style.function("vec", text) if free_count > 1 and not is_matrix else text
+
+
+def _bracketed(style: Text | Latex, label: str, cells: Sequence[str]) -> str:
     if isinstance(style, Latex):
-        text = latex_access(label, [one if one == ":" else latex_name(one) for one in cells])
-    else:
-        text = f"{label}[{','.join(cells)}]" if cells else label
-    is_matrix = found.frame.gradient and free == 2
-    return style.function("vec", text) if free > 1 and not is_matrix else text
+        return latex_access(label, cells)
+    return f"{label}[{','.join(cells)}]" if cells else label
 
 
 def _where(style: Text | Latex, node: Node, found: Derived) -> tuple[str, ...]:
@@ -167,7 +179,7 @@ def _whole(style: Text | Latex, leaf: Leaf) -> str:
     cells = style.cells(leaf, short=False)
     if all(one == ":" for one in cells):
         return style.read(leaf)
-    return latex_access(name, cells) if isinstance(style, Latex) else f"{name}[{','.join(cells)}]"
+    return _bracketed(style, name, cells)
 
 
 def _flattened(node: Node) -> Iterator[Access]:
@@ -186,9 +198,6 @@ def _space(style: Text | Latex, sizes: Sequence[sp.Expr], dtype: str) -> str:
     if isinstance(style, Latex):
         return rf"\in \mathbb{{{'Z' if dtype == 'int64' else 'R'}}}^{{{TIMES.join(spelled)}}}"
     field = "ℤ" if dtype == "int64" else "ℝ"
-    if len(spelled) == 1:
-        own = spelled[0]
-        return f"∈ ℝ^{own}" if own.isidentifier() or own.isdigit() else f"∈ ℝ^({own})"
     if len(spelled) == 1:
         return f"∈ {field}^{_grouped(spelled[0])}"
     return f"∈ {field}^({'×'.join(map(_grouped, spelled))})"

@@ -20,6 +20,7 @@ from jaccomp.matrix.nodes import (
     Axis,
     Diag,
     Entries,
+    Kron,
     Node,
     OneHot,
     Ones,
@@ -114,10 +115,20 @@ class Network:
     def _array(self, expr: sp.Expr, seen: Sequence[Axis]) -> Piece:
         if len(seen) > 2:
             raise NoForm
+        if len(seen) == 1:
+            return Piece(self._column(expr, seen[0]), seen[0])
         for axis in seen:
             self._check_reads(expr, axis)
-        node = Entries(self.named(expr), *seen)
-        return Piece(node, *seen)
+        return Piece(Entries(self.named(expr), *seen), *seen)
+
+    def _column(self, expr: sp.Expr, axis: Axis) -> Node:
+        """A column; of a part of several indices that count as one, with ones along the others: `g ⊗ 1`."""
+        held = [k for k, (s, _) in enumerate(axis) if s in expr.free_symbols]
+        before, part, after = axis[: held[0]], axis[held[0] : held[-1] + 1], axis[held[-1] + 1 :]
+        self._check_reads(expr, part)
+        column = Entries(self.named(expr), part)
+        ones: list[tuple[Node, ...]] = [(Ones(rest),) if rest else () for rest in (before, after)]
+        return Kron((*ones[0], column, *ones[1])) if before or after else column
 
     def _check_reads(self, expr: sp.Expr, axis: Axis) -> None:
         """Every read sees an axis whole, in its order, each index by itself and shifted by a size at most."""
@@ -133,7 +144,7 @@ class Network:
                 access.indices[k] - own[0] if len(own) == 1 else sp.nan for k, own in zip(positions, held, strict=True)
             ]
             plain = [one for own in held for one in own] == symbols
-            if not plain or any(s is sp.nan or s.has(Access) or _indices(s) for s in shifts):
+            if not plain or any(s is sp.nan or s.has(Access) or set(_indices(s)) - self.fixed for s in shifts):
                 raise NoForm
 
     # ----------------------------------------------------------------------------------------------- contractions

@@ -146,7 +146,7 @@ def is_column(node: Node) -> bool:
             return True
         case Product(factors):
             return is_column(factors[-1])
-        case Sum(addends):
+        case Kron(addends) | Sum(addends):
             return all(is_column(one) for one in addends)
         case Scaled(node=inner):
             return is_column(inner)

@@ -28,7 +28,7 @@ from jaccomp.matrix.nodes import (
     Triangle,
 )
 from jaccomp.notation import Access
-from jaccomp.program import Program, accesses
+from jaccomp.program import Program, accesses, expand
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,16 @@ class Scene:
         return self.extents[own[0]] if own else None
 
     def pattern(self, access: Access) -> tuple[sp.Expr | None, ...]:
-        return tuple(None if self.size(i) is not None else i for i in access.indices)
+        """What a read holds of each axis: an index, or where the part that is read begins."""
+        return tuple(self.start(i) if self.is_held(i) else None for i in access.indices)
+
+    def start(self, index: sp.Expr) -> sp.Expr:
+        """An index less the axis that it runs over."""
+        return expand(sp.Add(*(a for a in sp.Add.make_args(index) if a not in self.extents)))
+
+    def is_held(self, index: sp.Expr) -> bool:
+        """Does it depend on an index that is held, or on no axis at all?"""
+        return self.size(index) is None or bool(index.free_symbols & set(self.letters))
 
 
 def scene(program: Program, letters: Mapping[sp.Symbol, str], names: Mapping[sp.Expr, Node], node: Node) -> Scene:

@@ -14,7 +14,6 @@ from dataclasses import replace
 
 import sympy as sp
 
-from jaccomp.domains import is_index
 from jaccomp.latex_names import latex_access, latex_name
 from jaccomp.matrix.nodes import (
     Axis,
@@ -117,8 +116,8 @@ class Style:
                 if not short:
                     found.append(self.held(index))
                 continue
-            start = expand(sp.Add(*(a for a in sp.Add.make_args(index) if not _is_axis(a))))
-            is_part = start != 0 or expand(size - whole) != 0
+            start = self.scene.start(index)
+            is_part = (start != 0 or expand(size - whole) != 0) and not (short and self.scene.is_held(index))
             found.append(self.span(start, expand(start + size), whole) if is_part else ":")
             is_whole = is_whole and not is_part
         return [] if short and is_whole else found
@@ -240,7 +239,7 @@ class Text(Style):
         return f"{text}_{spelled}" if spelled.isidentifier() or spelled.isdigit() else f"{text}_({spelled})"
 
     def size(self, expr: sp.Expr) -> str:
-        return expression_text(self.scene.program.labels, expr, {})
+        return expression_text(self.scene.program.labels, expr, self.scene.letters)
 
     def divided(self, numerator: str, node: str, denominator: str) -> str:
         return (f"{numerator} " if numerator else "") + node + (f"/{denominator}" if denominator else "")
@@ -294,7 +293,7 @@ class Latex(Style):
         return f"{text}_{{{self.size(size)}}}"
 
     def size(self, expr: sp.Expr) -> str:
-        return Writer(self.scene.program.labels).spelled(expr)
+        return Writer(self.scene.program.labels, self.scene.letters).spelled(expr)
 
     def divided(self, numerator: str, node: str, denominator: str) -> str:
         if denominator:
@@ -325,10 +324,6 @@ class Latex(Style):
 
     def expression(self, expr: sp.Expr, words: Mapping[sp.Expr, str], level: int) -> str:
         return Writer(self.scene.program.labels, self.scene.letters, arrays=words).spelled(expr, level)
-
-
-def _is_axis(addend: sp.Expr) -> bool:
-    return isinstance(addend, sp.Symbol) and is_index(addend)
 
 
 def _tight(text: str) -> str:
