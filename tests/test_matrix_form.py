@@ -185,6 +185,22 @@ def test_a_nameless_sum_of_squares_is_a_norm() -> None:
     assert text(own) == "2 cos(‖x‖²) xᵀ"
 
 
+def test_second_derivatives_are_forms_too() -> None:
+    assert text(get("logsumexp").vjp()) == "ct_y (diag(exp(x - y 1)) - exp(x - y 1) exp(x - y 1)ᵀ)"
+    assert text(get("log_softmax").vjp()) == "(1ᵀ ct_y) (exp(y) exp(y)ᵀ - diag(exp(y)))"
+    assert text(get("l2_normalize").vjp(), "ct_y") == "(I - y yᵀ)/norm"
+    assert text(get("rope").vjp(), "ct_y") == "blockdiag_p [cos(angle), sin(angle); -sin(angle), cos(angle)]"
+
+
+def test_arrays_along_one_of_two_axes_are_outer_products() -> None:
+    u = jc.tensor("u", E)
+    product, added = (
+        layer([x, u], y, y[n], sp.Sum(sp.sin(inside), i, e)) for inside in (x[n, i] * u[e], x[n, i] + u[e])
+    )
+    assert text(product, "u") == "xᵀ cos(x uᵀ)"
+    assert text(added) == "1ᵀ cos(u 1ᵀ + 1 xᵀ)"
+
+
 def test_a_nameless_product_of_a_matrix_is_written_in_place() -> None:
     own = layer([x, W, b], hidden, hidden[n, e], sp.sin(sp.Sum(W[e, i] * x[n, i], i) + b[e]))
     assert text(own) == "diag(cos(b + (W x))) W"

@@ -31,8 +31,8 @@ from jaccomp.matrix.nodes import (
     Sum,
     Transpose,
     Zero,
+    burden,
     extent,
-    length,
     scaled,
 )  # fmt: skip
 from jaccomp.matrix.splitting import Axes, axes
@@ -114,7 +114,7 @@ def _tried(program: Program, addends: Sequence[Addend], frame: Frame) -> Formed 
             forms.append(_form(program, addends, frame, is_open=is_open))
         except NoForm:
             continue
-    return min(forms, key=lambda one: length(one[0])) if forms else None
+    return min(forms, key=lambda one: burden(one[0])) if forms else None
 
 
 def _form(program: Program, addends: Sequence[Addend], frame: Frame, *, is_open: bool) -> Formed:

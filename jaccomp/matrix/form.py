@@ -18,8 +18,8 @@ from jaccomp.algebra.blocks import Block
 from jaccomp.errors import UsageError
 from jaccomp.latex_names import latex_access, latex_name
 from jaccomp.matrix.derivation import Derived, derived
-from jaccomp.matrix.nodes import Entries, Identity, Kron, Node, transpose
-from jaccomp.matrix.scene import Leaf, blocks_of, expressions, parts, reads_of, scene
+from jaccomp.matrix.nodes import Entries, Identity, Kron, Node, parts, transpose
+from jaccomp.matrix.scene import Leaf, blocks_of, expressions, reads_of, scene
 from jaccomp.matrix.spelling import Latex, Text
 from jaccomp.notation import Access
 from jaccomp.printing import axis_letters

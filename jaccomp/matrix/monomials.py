@@ -18,8 +18,8 @@ from jaccomp.matrix.nodes import (
     Identity,
     Node,
     Ones,
+    burden,
     hadamard,
-    length,
     product,
     scaled,
     total,
@@ -57,7 +57,7 @@ def assembled(monomials: Sequence[Monomial]) -> Node:
     left = _shared([m.left for m in own])
     right = _shared([_as_right(m) if m.tied else m.right for m in own])
     forms = [_sided(own, left, ()), _sided(own, (), right), _sided(own, left, right), _sided(own, (), ())]
-    return scaled(common, min(forms, key=length))
+    return scaled(common, min(forms, key=burden))
 
 
 def _column(coefficient: sp.Expr, factors: Sequence[Node], axis: Axis) -> Node:

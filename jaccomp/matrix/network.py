@@ -94,7 +94,7 @@ class Network:
     def _pieces(self, one: Addend, axes: Sequence[Axis]) -> tuple[sp.Expr, list[Piece]]:
         coefficient: sp.Expr = sp.S.One
         pieces: list[Piece] = []
-        for factor in one.factors:
+        for factor in (part for whole in one.factors for part in _split_exponential(whole, axes)):
             seen = _seen(factor, axes)
             if not seen:
                 coefficient *= factor
@@ -238,6 +238,21 @@ class Network:
             return total(scaled(coefficient, column) for coefficient, column in found)
         value = sp.Add(*(coefficient for coefficient, _ in found))
         return self.names.get(value, Entries(value, ()))
+
+
+def _split_exponential(factor: sp.Expr, axes: Sequence[Axis]) -> Sequence[sp.Expr]:
+    """`exp(x_i + x_j - 2 m)` as `exp(x_i - m) exp(x_j - m)`: a column and a row, where no addend sees both axes."""
+    seen = _seen(factor, axes)
+    if not isinstance(factor, sp.exp) or len(seen) != 2:
+        return (factor,)
+    parts: dict[int, list[sp.Expr]] = {0: [], 1: [], 2: []}
+    for one in sp.Add.make_args(factor.args[0]):
+        own = _seen(one, seen)
+        if len(own) == 2:
+            return (factor,)
+        parts[seen.index(own[0]) if own else 2].append(one)
+    half = sp.Add(*parts[2]) / 2
+    return tuple(sp.exp(sp.Add(*parts[k], half)) for k in range(2))
 
 
 def _indices(expr: sp.Expr) -> list[sp.Symbol]:

@@ -245,10 +245,9 @@ def is_turned(expr: sp.Expr, rows: Axis, columns: Axis) -> bool:
     if not isinstance(expr, Access) or not rows or not columns:
         return False
     held = [
-        min((k for k, i in enumerate(expr.indices) if {s for s, _ in axis} & i.free_symbols), default=0)
-        for axis in (rows, columns)
+        [k for k, i in enumerate(expr.indices) if {s for s, _ in axis} & i.free_symbols] for axis in (rows, columns)
     ]
-    return held[0] > held[1]
+    return bool(held[0] and held[1]) and held[0][0] > held[1][0]
 
 
 def _rank(node: Node) -> tuple[bool, bool, bool]:
@@ -275,6 +274,28 @@ def length(node: Node) -> int:
             return length(inner)
         case Product(parts) | Sum(parts) | Hadamard(parts) | Kron(parts) | Stack(parts, _):
             return sum(length(one) for one in parts) + (len(parts) - 1 if isinstance(node, Hadamard) else 0)
+
+
+def parts(node: Node) -> tuple[Node, ...]:
+    """The nodes that a node is made of."""
+    match node:
+        case Diag(inner) | Transpose(inner) | Triangle(inner, _) | Scaled(_, inner):
+            return (inner,)
+        case Product(found) | Sum(found) | Hadamard(found) | Kron(found) | Stack(found, _):
+            return found
+        case BlockDiagonal(_, block):
+            return (block,)
+        case _:
+            return ()
+
+
+def burden(node: Node) -> int:
+    """What of two ways to write a matrix the better has less of: its length, ones counted twice, as they say little."""
+    return length(node) + _ones(node)
+
+
+def _ones(node: Node) -> int:
+    return isinstance(node, Ones) + sum(_ones(one) for one in parts(node))
 
 
 def _reads(expr: sp.Expr) -> int:

@@ -11,21 +11,14 @@ import sympy as sp
 from jaccomp.matrix.nodes import (
     Axis,
     BlockDiagonal,
-    Diag,
     Entries,
-    Hadamard,
     Identity,
-    Kron,
     Literal,
     Node,
     OneHot,
     Ones,
-    Product,
     Scaled,
-    Stack,
-    Sum,
-    Transpose,
-    Triangle,
+    parts,
 )
 from jaccomp.notation import Access
 from jaccomp.program import Program, accesses, expand
@@ -81,18 +74,6 @@ def scene(program: Program, letters: Mapping[sp.Symbol, str], names: Mapping[sp.
     for access in (a for one in every for a in reads_of(one)):
         patterns.setdefault(access.name, set()).add(empty.pattern(access))
     return replace(empty, patterns={name: frozenset(found) for name, found in patterns.items()})
-
-
-def parts(node: Node) -> tuple[Node, ...]:
-    match node:
-        case Diag(inner) | Transpose(inner) | Triangle(inner, _) | Scaled(_, inner):
-            return (inner,)
-        case Product(found) | Sum(found) | Hadamard(found) | Kron(found) | Stack(found, _):
-            return found
-        case BlockDiagonal(_, block):
-            return (block,)
-        case _:
-            return ()
 
 
 def expressions(node: Node) -> Iterator[sp.Expr]:

@@ -107,25 +107,52 @@ class Words:
 
     def _product(self, expr: sp.Mul) -> sp.Expr:
         sign = -1 if expr.could_extract_minus_sign() else 1
-        scalars, above, below = sp.S.One, [], []
+        scalars: sp.Expr = sp.S.One
+        above: list[tuple[tuple[bool, bool], sp.Expr]] = []
+        below: list[tuple[tuple[bool, bool], sp.Expr]] = []
         for factor in sp.Mul.make_args(sign * expr):
-            if not any(self.sides(factor)):
+            own = self.sides(factor)
+            if not any(own):
                 scalars *= self.arrays(factor)
             elif isinstance(factor, sp.Pow) and factor.exp.is_Integer and factor.exp < 0:
-                below.append(self.arrays(1 / factor))
+                below.append((own, self.arrays(1 / factor)))
             else:
-                above.append(self.arrays(factor))
-        if len(above) + len(below) < 2 and not below:
-            return sign * scalars * sp.Mul(*above)
+                above.append((own, self.arrays(factor)))
+        whole = self.sides(expr)
+        over, under = self._along(above, whole), self._along(below, whole)
+        if len(over) < 2 and not under:
+            return sign * scalars * sp.Mul(*over)
         numerator, denominator = quotient(scalars)
-        for side in (above, below):
-            side.sort(key=lambda one: (one.is_Add, *((0, one.name) if isinstance(one, Access) else (1, ""))))
-        first = above[0] if above else self.ONE
-        top = [first if numerator == 1 else sp.Mul(*sp.Mul.make_args(numerator), first, evaluate=False), *above[1:]]
-        text = top[0] if len(top) == 1 else sp.Function("⊙")(*top)
-        if below:
-            text = sp.Function("⊘")(text, below[0] if len(below) == 1 else sp.Function("⊙")(*below))
+        first = over[0] if over else self.ONE
+        top = [first if numerator == 1 else sp.Mul(*sp.Mul.make_args(numerator), first, evaluate=False), *over[1:]]
+        text = _entrywise(top)
+        if under:
+            text = sp.Function("⊘")(text, _entrywise(under))
         return sign * text / denominator
+
+    def _along(self, factors: list[tuple[tuple[bool, bool], sp.Expr]], whole: tuple[bool, bool]) -> list[sp.Expr]:
+        """Factors in writing order, names first; those along one of two axes as an outer product."""
+        parts = {
+            side: sorted((f for own, f in factors if own == side), key=_writing_order)
+            for side in ((True, False), (False, True), (True, True))
+        }
+        if whole != (True, True):
+            return parts.get(whole, [])
+        rows, columns, both = parts.values()
+        if not rows and not columns:
+            return both
+        u, v = (_entrywise(one) if one else self.ONE for one in (rows, columns))
+        return [*both, sp.Function("outer")(u, v)]
+
+
+def _entrywise(factors: list[sp.Expr]) -> sp.Expr:
+    return factors[0] if len(factors) == 1 else sp.Function("⊙")(*factors)
+
+
+def _writing_order(factor: sp.Expr) -> tuple[bool, bool, str]:
+    """Names in the order of their tensors, then functions, then sums."""
+    is_name = isinstance(factor, Access)
+    return factor.is_Add, not is_name, factor.name if is_name else ""
 
 
 def _root(node: Node | None) -> Node | None:
