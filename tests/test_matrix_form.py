@@ -14,7 +14,7 @@ from dense import SMALL, assert_close, jacobian
 from identities import IDENTITIES
 from latex import check_compiles
 from library_formulas import CASES
-from matrix_values import dense, world
+from matrix_values import World, dense, world
 from points import Point
 from test_normalise import renamed
 
@@ -56,6 +56,31 @@ def test_a_form_is_the_dense_block(name: str, layout: Layout) -> None:
         value = dense(found, world(layer, point, found))
         size = np.abs(own).max(initial=0.0)
         assert_close(value, (own.ravel(), np.abs(own).ravel() + size), f"{name} {found}")
+
+
+SECOND = ("softmax", "rmsnorm", "bilinear", "quadratic", "l2_normalize", "tanh", "cosine_similarity", "cross_entropy")
+
+
+@pytest.mark.parametrize("name", SECOND)
+def test_the_forms_of_a_vjp_are_its_dense_blocks(name: str) -> None:
+    twice = get(name).vjp()
+    point = Point(get(name), SMALL.get(name, CASES[name]))
+    program, backward = twice.program, twice.derivation.vjp
+    rng = np.random.default_rng(1)
+    cotangents = {x: rng.standard_normal(point.shape(x, program)) for x in program.inputs if x not in point.inputs}
+    inputs = {**point.inputs, **cotangents}
+    expected = jacobian(point, program, inputs)
+    zeros = {s: np.zeros(point.shape(s, backward)) for s in twice.derivation.seeds}
+    arrays = {k: np.asarray(v) for k, v in inputs.items()}
+    arrays |= point.evaluate(twice.prepared, inputs) | point.evaluate(backward, inputs | zeros)
+    canonical = {program.labels.name(n): n for n in (*program.inputs, *program.outputs)}
+    found = {pair: form(one) for pair, one in twice.jacobians().items()}
+    assert any(found.values())
+    for (of, wrt), one in found.items():
+        if one is not None:
+            value = dense(one, World(arrays, point.sizes | point.scalars, one.derived.names))
+            own = expected[canonical[of], canonical[wrt]]
+            assert_close(value, (own.ravel(), np.abs(own).ravel() + np.abs(own).max(initial=0.0)), str(one))
 
 
 def test_only_windows_have_no_form() -> None:
