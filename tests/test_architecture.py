@@ -33,7 +33,7 @@ ORDER = (
     "calculus",
     "printing_latex",
     "algebra",
-    "matrix",
+    "card",
     "jacobian",
     "reference",
     "lowering",
