@@ -17,9 +17,9 @@ from sympy import latex
 
 import jaccomp.layers
 from jaccomp.build import Finding, environment
+from jaccomp.calculus.conventions import MATTERS
 from jaccomp.calculus.scalar import CONVENTIONS
 from jaccomp.cli import COMMANDS, console, exit_code, main
-from jaccomp.cli.conventions import MATTERS
 from jaccomp.errors import BuildError, DerivativeError, JaccompError, SpecError, StageError, UsageError
 from jaccomp.reference.report import Report, Row
 

@@ -122,7 +122,7 @@ def _conventions(layer: Layer) -> list[dict[str, str]]:
     from dataclasses import asdict
 
     from jaccomp import pipeline
-    from jaccomp.cli.conventions import in_force
+    from jaccomp.calculus.conventions import in_force
 
     parts = pipeline.halves(layer.derivation)
     return [asdict(row) for row in in_force(layer.program, parts.fwd, parts.bwd)]

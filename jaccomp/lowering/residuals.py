@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from enum import StrEnum
 
 import sympy as sp
 
@@ -22,14 +23,34 @@ from jaccomp.notation import Access
 from jaccomp.program import Equation, Labels, Program, Tensor, accesses, live, reads
 
 
+class Reason(StrEnum):
+    """Why the backward half finds a value where it does: the first four are kept, the last two computed again."""
+
+    SLOPE = "a costly slope, read by each cotangent element: a read takes less time than its functions"
+    REDUCTION = "a reduction that grows with no size more than the layer's own arrays do"
+    ROW_VALUE = "a named value of a quarter of the largest array's elements, or fewer"
+    STANDS_FOR_TWO = "all that backward sees of several inputs: one read instead of theirs"
+    LARGE = "a reduction that grows faster than the layer's own arrays: computed again from what is kept"
+    MAP = "elementwise in what is kept: computed again, which takes less time than to write and read it"
+
+    @property
+    def is_kept(self) -> bool:
+        return self not in (Reason.LARGE, Reason.MAP)
+
+
 @dataclass(frozen=True, slots=True)
 class Halves:
-    """The forward half with its residuals, the backward half that reads them, and their canonical names."""
+    """The forward half with its residuals, the backward half that reads them, and their canonical names.
+
+    `reasons` says, of each value of the forward half that the backward one reads and that is neither input nor output,
+    why it is kept or computed again.
+    """
 
     forward: Program
     fwd: Program
     bwd: Program
     residuals: tuple[str, ...]
+    reasons: tuple[tuple[str, Reason], ...] = ()
 
 
 def split(joint: Program, outputs: Sequence[str], cotangents: Sequence[str]) -> Halves:
@@ -46,7 +67,9 @@ def split(joint: Program, outputs: Sequence[str], cotangents: Sequence[str]) -> 
     for name in grads:
         if name in ahead:
             backward[name] = ahead.pop(name)
-    kept, again = _choose(joint, outputs, primal_inputs, backward, ahead, slopes)
+    reasons = _choose(joint, outputs, primal_inputs, backward, ahead, slopes)
+    kept = tuple(name for name, why in reasons.items() if why.is_kept)
+    again = frozenset(name for name, why in reasons.items() if not why.is_kept)
     fwd_outputs = (*outputs, *kept)
     fwd = live(_only(joint, primal_inputs, fwd_outputs, tuple(ahead.values())))
     forward = live(_only(joint, primal_inputs, tuple(outputs), tuple(ahead.values())))
@@ -54,7 +77,7 @@ def split(joint: Program, outputs: Sequence[str], cotangents: Sequence[str]) -> 
     read = {name for e in needed for name in reads(e)}
     given = tuple(name for name in (*primal_inputs, *outputs, *kept) if name in read)
     bwd = live(_only(joint, (*given, *seeds), grads, tuple(needed)))
-    return Halves(forward, fwd, bwd, kept)
+    return Halves(forward, fwd, bwd, kept, tuple(reasons.items()))
 
 
 def _with_slopes(joint: Program, outputs: Sequence[str], cotangents: Sequence[str]) -> tuple[Program, frozenset[str]]:
@@ -129,40 +152,40 @@ def _choose(
     backward: Mapping[str, Equation],
     ahead: Mapping[str, Equation],
     slopes: frozenset[str],
-) -> tuple[tuple[str, ...], frozenset[str]]:
-    """(what is kept beside inputs and outputs, what is computed again)."""
+) -> dict[str, Reason]:
+    """What the backward half reads beside inputs and outputs, in order, and why it is kept or computed again."""
     values = typical_values(joint)
     wanted = {name for e in backward.values() for name in reads(e) if name in ahead}
-    kept: set[str] = set()
-    again: set[str] = set()
+    found: dict[str, Reason] = {}
     reading = [*backward.values(), *(e for e in ahead.values() if e.target in wanted)]
     for equation in reversed(list(ahead.values())):
         name = equation.target
         if name not in wanted or name in outputs:
             continue
-        if (
-            name in slopes
-            or _is_kept(joint, equation, values, primal_inputs)
-            or _stands_for_two(joint, equation, outputs, reading)
-        ):
-            kept.add(name)
+        if name in slopes:
+            found[name] = Reason.SLOPE
         else:
-            again.add(name)
+            found[name] = _reason(joint, equation, values, primal_inputs)
+            if not found[name].is_kept and _stands_for_two(joint, equation, outputs, reading):
+                found[name] = Reason.STANDS_FOR_TWO
+        if not found[name].is_kept:
             wanted.update(n for n in reads(equation) if n in ahead)
-    return tuple(e.target for e in ahead.values() if e.target in kept), frozenset(again)
+    return {e.target: found[e.target] for e in ahead.values() if e.target in found}
 
 
-def _is_kept(joint: Program, equation: Equation, values: Mapping[sp.Expr, sp.Expr], inputs: tuple[str, ...]) -> bool:
-    """A reduction, unless it is of a higher degree in some size than every array of the layer; a named row value.
+def _reason(joint: Program, equation: Equation, values: Mapping[sp.Expr, sp.Expr], inputs: tuple[str, ...]) -> Reason:
+    """A reduction is kept, unless it is of a higher degree in some size than every array of the layer; a row value too.
 
     A sum over what is one value at most is no reduction: the statistic of the group that a channel lies in.
     """
     arrays = [joint.tensor(name).shape for name in (*inputs, *joint.outputs)]
     shape = joint.tensor(equation.target).shape
     if equation.reducer != "sum" or any(not at_most_one(t, b) for t in equation.terms for b in t.bound):
-        return all(_degree(shape, s) <= max(_degree(other, s) for other in arrays) for s in joint.sizes)
+        small = all(_degree(shape, s) <= max(_degree(other, s) for other in arrays) for s in joint.sizes)
+        return Reason.REDUCTION if small else Reason.LARGE
     largest = max((_elements(joint, name, values) for name in (*inputs, *joint.outputs)), default=1.0)
-    return equation.target in joint.labels.names and _elements(joint, equation.target, values) * 4 <= largest
+    is_row_value = equation.target in joint.labels.names and _elements(joint, equation.target, values) * 4 <= largest
+    return Reason.ROW_VALUE if is_row_value else Reason.MAP
 
 
 def _stands_for_two(joint: Program, equation: Equation, outputs: Sequence[str], reading: Sequence[Equation]) -> bool:
