@@ -63,7 +63,7 @@ def typical_values(program: Program) -> dict[sp.Expr, sp.Expr]:
 def equation_cost(program: Program, equation: Equation, values: Mapping[sp.Expr, sp.Expr], weight: int = 1) -> float:
     """The operations of one equation at the given sizes, each done once for all indices that it does not see."""
     extents = {
-        axis: _number(extent, values)
+        axis: typical_number(extent, values)
         for axis, extent in zip(equation.axes, program.tensor(equation.target).shape, strict=True)
     }
     elements = _volume(extents)
@@ -125,7 +125,8 @@ def _is_triangular(constraint: Constraint) -> bool:
     return not constraint.equality and sum(1 for s in constraint.expr.free_symbols if is_index(s)) == 2
 
 
-def _number(expr: sp.Expr, values: Mapping[sp.Expr, sp.Expr]) -> float:
+def typical_number(expr: sp.Expr, values: Mapping[sp.Expr, sp.Expr]) -> float:
+    """An expression at typical sizes; 64 where they do not decide it."""
     value = expr.xreplace(dict(values))
     return float(value) if value.is_number and value.is_finite else 64.0
 
@@ -133,7 +134,7 @@ def _number(expr: sp.Expr, values: Mapping[sp.Expr, sp.Expr]) -> float:
 def _extent(term: Term, index: sp.Symbol, values: Mapping[sp.Expr, sp.Expr]) -> float:
     for stop in term.upper_bounds(index):
         if not any(is_index(s) for s in stop.free_symbols):
-            return max(_number(stop, values), 1.0)
+            return max(typical_number(stop, values), 1.0)
     return 64.0
 
 
