@@ -189,7 +189,7 @@ def _meet_smoothly(value: sp.Expr, other: sp.Expr, condition: sp.Expr) -> bool:
     pairs = [(value, other)]
     pairs += [(slopes.get(a, sp.S.Zero), other_slopes.get(a, sp.S.Zero)) for a in {**slopes, **other_slopes}]
     where = {level: above} if above != level else {}
-    return all(sp.expand((a - b).xreplace(where).xreplace({inner: point})) == 0 for a, b in pairs for point in points)
+    return all(_is_zero((a - b).xreplace(where).xreplace({inner: point})) for a, b in pairs for point in points)
 
 
 def _of_extremum(scope: Scope, expr: sp.Expr) -> Iterator[Found]:
