@@ -1,16 +1,27 @@
 """Card: all that is known of one layer and of what was derived from it, as plain data to be rendered or compared.
 
-`layer.card()` gathers it; `jaccomp.cards` renders it. Every field is text, a number, or a tuple of such records, and
-all of it follows from the layer alone, but for `checks`, which tells of one run on one machine and is there when asked
-for. A formula is a `Line`: as a person types it and as LaTeX, both complete.
+`layer.card()` gathers it; `card.as_("markdown")` renders it. Every field is text, a number, or a tuple of such records,
+and all of it follows from the layer alone, but for `checks`, which tells of one run on one machine and is there when
+asked for. A formula is a `Line`: as a person types it and as LaTeX, both complete.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Literal
 
 from jaccomp.calculus.scalar import Convention
+from jaccomp.errors import UsageError
+
+FORMATS: Mapping[str, str] = {
+    "text": "jaccomp.cards.text",
+    "markdown": "jaccomp.cards.markdown",
+    "latex": "jaccomp.cards.latex",
+    "json": "jaccomp.cards.json",
+}
+"""A card's formats, each with the module whose `render(card)` writes it."""
 
 Role = Literal["input", "scalar", "output"]
 Layout = Literal["numerator", "denominator"]
@@ -152,3 +163,14 @@ class Card:
     domain: tuple[Note, ...]
     source: tuple[SourcePart, ...]
     checks: CheckRecord | None = None
+
+    def as_(self, format: str) -> str:
+        """The whole card in one of `FORMATS`. Raises `UsageError` for another."""
+        if format not in FORMATS:
+            what, known = f"card of {self.name!r} as {format!r}", ", ".join(FORMATS)
+            raise UsageError(what, "there is no such format.", f"Choose from {known}.")
+        text: str = import_module(FORMATS[format]).render(self)
+        return text
+
+    def __str__(self) -> str:
+        return self.as_("text")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import sympy as sp
 
@@ -18,6 +19,10 @@ from jaccomp.printing import program_text
 from jaccomp.program import Program
 from jaccomp.spec import Spec, make_spec
 
+if TYPE_CHECKING:
+    from jaccomp.card import Card
+    from jaccomp.reference.report import Report
+
 
 class Layer:
     """A layer written as equations.
@@ -26,6 +31,9 @@ class Layer:
 
     Raises `SpecError`, naming layer, equation and index, when it cannot be what its author meant.
     """
+
+    family: str = ""
+    """The family of a layer of the library."""
 
     def __init__(
         self,
@@ -118,6 +126,30 @@ class Layer:
     def jvp(self) -> Layer:
         """The layer x..., t_x... -> y..., t_y...; of `layer.vjp()`, the Hessian-vector product."""
         return Layer.of_program(pipeline.derive_jvp(self.prepared))
+
+    def card(
+        self,
+        *,
+        checks: Callable[[Layer], Report] | Report | Literal[False] | None = None,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> Card:
+        """All that is known of the layer and derived from it, as data; `card.as_("markdown")` and others render it.
+
+        `checks=jc.check` runs the ladder of references and records what it found, with date and versions; a report that
+        it gave before will do too. Raises `UsageError` for anything else.
+        """
+        from jaccomp.cards.checks import record
+        from jaccomp.cards.gather import card
+        from jaccomp.reference.report import Report
+
+        report = checks(self) if callable(checks) else checks
+        if report is None or report is False:
+            return card(self)
+        if not isinstance(report, Report):
+            raise UsageError(
+                f"card of {self.name!r}", f"checks is {checks!r}.", "Pass checks=jc.check, or a report that it gave."
+            )
+        return card(self, record(report, clock()))
 
     def bind(self, **values: float | int) -> Layer:
         """The layer with sizes, scalars or inputs fixed: `conv2d.bind(stride=2, KH=3, b=0)`.

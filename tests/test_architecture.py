@@ -46,6 +46,7 @@ ORDER = (
     "numpy_kernel",
     "runtime",
     "pipeline",
+    "cards",
     "layer",
     "layers",
     "live",

@@ -72,6 +72,7 @@ def family(name: str) -> str:
 def get(name: str) -> Layer:
     """The layer of that name. Raises `UsageError` for a name that the library does not have."""
     layer: Layer = getattr(import_module(f"{__name__}.{family(name)}"), name)
+    layer.family = family(name)
     return layer
 
 

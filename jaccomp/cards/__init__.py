@@ -1,0 +1,1 @@
+"""Derivation cards: gathered from a layer, rendered as text, Markdown, LaTeX or JSON."""
