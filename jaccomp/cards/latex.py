@@ -14,14 +14,13 @@ from jaccomp.cards.document import Cell, Formulas, Listing, Note, Part, Rewrite,
 from jaccomp.latex_names import GREEK
 
 HEAD = r"""\documentclass[10pt]{article}
-\usepackage[T1]{fontenc}
 \usepackage[margin=2cm]{geometry}
 \usepackage{amsmath,amssymb}
 \setlength{\parindent}{0pt}
 \setlength{\parskip}{4pt}
 \allowdisplaybreaks
 \emergencystretch=3em
-\newcommand{\code}[1]{{\ttfamily\footnotesize\raggedright #1\par}}
+\newcommand{\code}[1]{{\parskip=0pt\ttfamily\scriptsize\raggedright\hangindent=3em #1\par}}
 \begin{document}
 """
 TAIL = "\\end{document}\n"
@@ -29,9 +28,9 @@ TAIL = "\\end{document}\n"
 ESCAPES = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "%": r"\%", "_": r"\_",
     "^": r"\textasciicircum{}", "~": r"\textasciitilde{}", "<": r"\textless{}", ">": r"\textgreater{}",
-    "|": r"\textbar{}", '"': r"\textquotedbl{}", "'": r"\textquotesingle{}", "`": r"\textasciigrave{}", "-": "{-}",
+    "|": r"\textbar{}", '"': r"{\char34}", "'": "{'}", "`": r"{\char96}", "-": "{-}",
 }  # fmt: skip
-"""A hyphen in braces makes no dash of two."""
+"""In braces, two quotes or hyphens do not become one sign."""
 SIGNS = {
     "Σ": r"\Sigma", "Π": r"\Pi", "δ": r"\delta", "π": r"\pi", "∂": r"\partial", "≤": r"\le", "≥": r"\ge", "≠": r"\ne",
     "·": r"\cdot", "√": r"\surd", "∞": r"\infty", "⌊": r"\lfloor", "⌋": r"\rfloor", "⌈": r"\lceil", "⌉": r"\rceil",
@@ -73,13 +72,13 @@ def _character(one: str) -> str:
 
 
 def _accents() -> dict[str, str]:
-    """Latin letters with one accent, which the T1 fonts have."""
+    """Latin letters with one accent, which LaTeX can set."""
     marks = {"\u0300": "`", "\u0301": "'", "\u0302": "^", "\u0303": "~", "\u0308": '"', "\u030a": "r", "\u0327": "c"}
     found = {"ß": r"\ss{}", "æ": r"\ae{}", "Æ": r"\AE{}", "ø": r"\o{}", "Ø": r"\O{}", "ł": r"\l{}", "Ł": r"\L{}"}
     for code in range(0xC0, 0x180):
-        base, *rest = unicodedata.normalize("NFD", chr(code))
-        if len(rest) == 1 and rest[0] in marks and base.isascii():
-            found[chr(code)] = f"\\{marks[rest[0]]}{{{base}}}"
+        parts = unicodedata.normalize("NFD", chr(code))
+        if len(parts) == 2 and parts[1] in marks and parts[0].isascii():
+            found[chr(code)] = f"\\{marks[parts[1]]}{{{parts[0]}}}"
     return found
 
 
