@@ -118,7 +118,12 @@ class Jacobian:
         return sp.Sum(entry, *reversed(limits)) if limits else entry
 
     def explicit(self) -> Any:
-        """A SymPy Array of all entries, axes of `of` then of `wrt`; sizes must be numbers: `layer.bind(N=1, D=3)`."""
+        """All entries; sizes must be numbers: `layer.bind(N=1, D=3)`.
+
+        The blackboard matrix, a SymPy Matrix of rows by columns, where `of` and `wrt` have one axis each once axes of
+        one element are dropped (the row of a scalar, the column by one); else a SymPy Array, axes of `of` then of
+        `wrt`.
+        """
         if not all(extent.is_Integer for extent in self.shape):
             raise UsageError(
                 f"jacobian of {self.of!r} by {self.wrt!r}",
@@ -139,7 +144,14 @@ class Jacobian:
             _unrolled(_replace_free(self.expr, dict(zip(self.indices, map(sp.Integer, at), strict=True))))
             for at in product(*map(range, extents))
         ]
-        return sp.ImmutableDenseNDimArray(values, tuple(extents)) if extents else values[0]
+        if not extents:
+            return values[0]
+        rank = len(self._block.rows)
+        sides = [[e for e in side if e != 1] for side in (extents[:rank], extents[rank:])]
+        if all(len(side) <= 1 for side in sides):
+            rows, columns = (side[0] if side else 1 for side in sides)
+            return sp.ImmutableMatrix(rows, columns, values)
+        return sp.ImmutableDenseNDimArray(values, tuple(extents))
 
     @property
     def head(self) -> str:

@@ -97,6 +97,8 @@ def test_the_explicit_array_is_the_blackboard_matrix(name: str, sizes: dict[str,
         program, {canonical[k]: v for k, v in inputs.items()}, {}, {s.name: 0.01 for s in program.scalars}
     )
     known = inputs | {label(key): value for key, value in values.items()}
+    if isinstance(array, sp.MatrixBase):
+        expected = expected.reshape(array.shape)
     assert array.shape == expected.shape
     for at in np.ndindex(*expected.shape):
         entry = array[at]
@@ -107,10 +109,32 @@ def test_the_explicit_array_is_the_blackboard_matrix(name: str, sizes: dict[str,
 
 
 def test_the_explicit_softmax_is_as_it_is_written_on_a_blackboard() -> None:
-    array = get("softmax").bind(N=1, D=2).jacobian().explicit()
-    assert str(array) == (
-        "[[[[(1 - y[0, 0])*y[0, 0], -y[0, 0]*y[0, 1]]], [[-y[0, 0]*y[0, 1], (1 - y[0, 1])*y[0, 1]]]]]"
+    matrix = get("softmax").bind(N=1, D=2).jacobian().explicit()
+    assert (
+        str(matrix) == "Matrix([[(1 - y[0, 0])*y[0, 0], -y[0, 0]*y[0, 1]], [-y[0, 0]*y[0, 1], (1 - y[0, 1])*y[0, 1]]])"
     )
+    lines = sp.pretty(matrix, use_unicode=False).splitlines()
+    assert len(lines) == 3 and all(line.startswith("[") and line.endswith("]") for line in lines)
+    assert sp.latex(matrix).startswith(r"\left[\begin{matrix}") and sp.latex(matrix).count(r"\\") == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "sizes", "wrt", "kind", "shape"),
+    [
+        ("mse", {"N": 3}, "x", sp.MatrixBase, (1, 3)),  # a scalar by a vector: a row
+        ("relu", {"N": 3}, "x", sp.MatrixBase, (3, 3)),
+        ("softmax", {"N": 1, "D": 3}, "x", sp.MatrixBase, (3, 3)),
+        ("softmax", {"N": 3, "D": 1}, "x", sp.MatrixBase, (3, 3)),
+        ("layernorm", {"N": 1, "D": 3}, "g", sp.MatrixBase, (3, 3)),
+        ("softmax", {"N": 2, "D": 3}, "x", sp.NDimArray, (2, 3, 2, 3)),
+        ("linear", {"N": 1, "D": 2, "O": 3}, "W", sp.NDimArray, (1, 3, 3, 2)),
+    ],
+)
+def test_a_vector_by_a_vector_is_a_matrix_and_more_axes_an_array(
+    name: str, sizes: dict[str, int], wrt: str, kind: type, shape: tuple[int, ...]
+) -> None:
+    found = get(name).bind(**sizes).jacobian(wrt=wrt).explicit()
+    assert isinstance(found, kind) and found.shape == shape
 
 
 def test_a_block_is_indexed_by_the_axes_of_both_sides() -> None:

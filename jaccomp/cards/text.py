@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Literal
 
 from jaccomp.card import Card, Line
 from jaccomp.cards.document import Cell, Formulas, Listing, Note, Part, Rewrite, Section, Table, sections
@@ -10,25 +11,34 @@ from jaccomp.cards.document import Cell, Formulas, Listing, Note, Part, Rewrite,
 INDENT = "    "
 
 
-def render(card: Card, heading: Callable[[str], str] = str) -> str:
-    """The card, each title as `heading` makes it."""
-    head = heading(card.signature) + "".join(f"\n{INDENT}{line}" for line in card.doc.splitlines())
-    return "\n\n".join([head, *(_section(one, heading) for one in sections(card))]) + "\n"
+Paint = Callable[[str, Literal["title", "before", "after"]], str]
 
 
-def _section(section: Section, heading: Callable[[str], str]) -> str:
-    lines = [line for part in section.parts for line in _part(part)]
-    return "\n".join([heading(section.title), *(f"{INDENT}{line}".rstrip() for line in lines)])
+def plain(text: str, kind: str) -> str:
+    """Text without colour."""
+    return text
 
 
-def _part(part: Part) -> list[str]:
+def render(card: Card, paint: Paint = plain) -> str:
+    """The card; titles, and the equations before and after a rule, as `paint` makes them."""
+    head = paint(card.signature, "title") + "".join(f"\n{INDENT}{line}" for line in card.doc.splitlines())
+    return "\n\n".join([head, *(_section(one, paint) for one in sections(card))]) + "\n"
+
+
+def _section(section: Section, paint: Paint) -> str:
+    lines = [line for part in section.parts for line in _part(part, paint)]
+    return "\n".join([paint(section.title, "title"), *(f"{INDENT}{line}".rstrip() for line in lines)])
+
+
+def _part(part: Part, paint: Paint) -> list[str]:
     match part:
         case Formulas():
             return [line.text for line in part.lines]
         case Table():
             return _table(part)
         case Rewrite():
-            before, after = (f"  - {one}" for one in part.before), (f"  + {one}" for one in part.after)
+            before = (paint(f"  - {one}", "before") for one in part.before)
+            after = (paint(f"  + {one}", "after") for one in part.after)
             return [f"{part.name}: {part.law}", *before, *after]
         case Listing():
             titles = [f"{part.title}: {one}" for one in part.equations] or [part.title]

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
+import subprocess
 import sys
 from collections.abc import Sequence
 from types import TracebackType
@@ -41,6 +43,32 @@ def table(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
     )
+
+
+def page(text: str) -> None:
+    """Print a text; on a terminal that it does not fit, through $PAGER, or `less`. No shell reads what $PAGER says."""
+    command = _pager() if _is_long(text) else None
+    if command is None:
+        print(text)
+        return
+    try:
+        with subprocess.Popen(command, stdin=subprocess.PIPE, env={"LESS": "FRX", **os.environ}) as pager:
+            pager.communicate(text.encode(sys.stdout.encoding or "utf-8", "backslashreplace") + b"\n")
+    except OSError:
+        print(text)
+
+
+def _is_long(text: str) -> bool:
+    return sys.stdout.isatty() and text.count("\n") + 2 > shutil.get_terminal_size().lines
+
+
+def _pager() -> list[str] | None:
+    """The words of the pager's command; None where there is none, or it is empty."""
+    try:
+        words = shlex.split(os.environ.get("PAGER", "less -R"))
+    except ValueError:  # a quotation that is not closed
+        return None
+    return words if words and shutil.which(words[0]) else None
 
 
 class Progress:

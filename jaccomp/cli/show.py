@@ -1,4 +1,8 @@
-"""Print what a layer is and what was derived from it: equations, Jacobian blocks, VJP, conventions; or one stage."""
+"""Print what a layer is and what was derived from it: equations, Jacobian blocks, VJP, conventions.
+
+With --card, or --format, the whole derivation card: local Jacobians, chain, rules with their laws, residuals, costs,
+domain and generated source too. With --stage, one stage of its compilation. On a terminal, long output is paged.
+"""
 
 from __future__ import annotations
 
@@ -12,11 +16,13 @@ from jaccomp.errors import UsageError
 
 if TYPE_CHECKING:
     from jaccomp.algebra.engine import Step
+    from jaccomp.card import Card
     from jaccomp.jacobian import Jacobian
     from jaccomp.layer import Layer
     from jaccomp.pipeline import Derivation
     from jaccomp.program import Program
 
+FORMATS = ("text", "markdown", "latex", "json")
 HELP = "a layer's equations, Jacobian and VJP, or one stage of its compilation"
 
 
@@ -26,19 +32,35 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--of", metavar="Y", help="only the Jacobian of this output")
     parser.add_argument("--wrt", metavar="X", help="only the Jacobian with respect to this input")
     parser.add_argument("--trace", action="store_true", help="list the rules that simplified it, before and after")
+    parser.add_argument("--card", action="store_true", help="print the whole derivation card")
+    parser.add_argument("--format", choices=FORMATS, help="print the whole card as this")
+    parser.add_argument("--check", action="store_true", help="run the layer's checks, and record them in its card")
     parser.add_argument("--json", action="store_true", help='{"layers": [{"name", "equations", "jacobian", ...}]}')
 
 
 def run(arguments: argparse.Namespace) -> int:
-    if arguments.stage not in (None, "jacobian") and (arguments.of or arguments.wrt):
-        raise UsageError("show", f"--of and --wrt choose Jacobian blocks; stage {arguments.stage} has none.")
+    _refuse(arguments)
     layers = [one.load() for one in targets(arguments.layer)]
-    if arguments.json:
+    if arguments.card or arguments.format:
+        console.page(_cards([_card(layer, arguments) for layer in layers], arguments.format or "text"))
+    elif arguments.json:
         console.print_json({"layers": [_record(layer, arguments) for layer in layers]})
-        return 0
-    shown = [_shown(layer, arguments) for layer in layers]
-    print("\n\n".join(shown))
+    else:
+        console.page("\n\n".join(_shown(layer, arguments) for layer in layers))
     return 0
+
+
+def _refuse(asked: argparse.Namespace) -> None:
+    """Raises `UsageError` for options that do not go together."""
+    is_card = bool(asked.card or asked.format)
+    if asked.stage not in (None, "jacobian") and (asked.of or asked.wrt):
+        raise UsageError("show", f"--of and --wrt choose Jacobian blocks; stage {asked.stage} has none.")
+    for option, given in (("--stage", asked.stage), ("--trace", asked.trace), ("--json", asked.json)):
+        if is_card and given:
+            remedy = "Use --format json." if option == "--json" else f"Leave out {option}, or --card and --format."
+            raise UsageError("show", f"{option} is no part of a card, which is printed whole.", remedy)
+    if asked.check and not is_card:
+        raise UsageError("show", "--check records checks in a card, and none is asked for.", "Add --card or --format.")
 
 
 def _shown(layer: Layer, asked: argparse.Namespace) -> str:
@@ -54,10 +76,45 @@ def _shown(layer: Layer, asked: argparse.Namespace) -> str:
     return "\n\n".join(parts)
 
 
+# The card
+
+
+def _card(layer: Layer, asked: argparse.Namespace) -> Card:
+    """The card with the blocks that were chosen."""
+    from dataclasses import replace
+
+    from jaccomp.checking import check
+
+    chosen = {(one.of, one.wrt) for one in _blocks(layer, asked.of, asked.wrt)}
+    card = layer.card(checks=check if asked.check else None)
+    return replace(card, blocks=tuple(one for one in card.blocks if (one.of, one.wrt) in chosen))
+
+
+def _cards(cards: list[Card], format: str) -> str:
+    """Several cards as one text of the format; JSON of several is a list."""
+    import json
+
+    from jaccomp.cards import latex, text
+    from jaccomp.cards.json import record
+
+    if format == "latex":
+        return latex.document(cards).rstrip("\n")
+    if format == "json" and len(cards) > 1:
+        return json.dumps([record(one) for one in cards], indent=1, ensure_ascii=False)
+    shown = [text.render(one, _painted) if format == "text" else one.as_(format) for one in cards]
+    return "\n".join(shown).rstrip("\n")
+
+
+def _painted(line: str, kind: str) -> str:
+    return console.painted(line, {"title": console.BOLD, "before": console.RED, "after": console.GREEN}[kind])
+
+
 # The page
 
 
 def _page(layer: Layer, of: str | None, wrt: str | None) -> str:
+    from jaccomp.cards.subject import signature
+
     blocks = _blocks(layer, of, wrt)
     sections = {
         "equations": _equations(layer.prepared),
@@ -68,24 +125,6 @@ def _page(layer: Layer, of: str | None, wrt: str | None) -> str:
     head = console.heading(signature(layer)) + (f"\n{console.indented([layer.doc])}" if layer.doc else "")
     body = [f"{console.heading(title)}\n{console.indented(lines)}" for title, lines in sections.items() if lines]
     return "\n\n".join([head, *body])
-
-
-def signature(layer: Layer) -> str:
-    """`rmsnorm(x[N, D], g[D], *, eps=1e-06) -> y[N, D]`; of a layer that was derived, in the words of its origin."""
-    program = layer.program
-    words = {one: one.func(program.labels.name(one.name)) for one in program.sizes}
-    written = {one.name: one for one in layer.spec.inputs + layer.spec.outputs} if layer.is_written else {}
-
-    def tensor(canonical: str) -> str:
-        name, one = program.labels.name(canonical), program.tensor(canonical)
-        shape = written[name].shape if name in written else [extent.xreplace(words) for extent in one.shape]
-        return name + (f"[{', '.join(map(str, shape))}]" if shape else "") + (": int64" if one.dtype == "int64" else "")
-
-    scalars = [
-        program.labels.name(one.name) + ("" if one.default is None else f"={one.default!r}") for one in program.scalars
-    ]
-    takes = [*map(tensor, program.inputs), *(["*", *scalars] if scalars else [])]
-    return f"{layer.name}({', '.join(takes)}) -> {', '.join(map(tensor, program.outputs))}"
 
 
 def _equations(program: Program) -> list[str]:
@@ -122,10 +161,9 @@ def _conventions(layer: Layer) -> list[dict[str, str]]:
     from dataclasses import asdict
 
     from jaccomp import pipeline
-    from jaccomp.calculus.conventions import in_force
+    from jaccomp.cards.gather import conventions
 
-    parts = pipeline.halves(layer.derivation)
-    return [asdict(row) for row in in_force(layer.program, parts.fwd, parts.bwd)]
+    return [asdict(row) for row in conventions(layer, pipeline.halves(layer.derivation))]
 
 
 # Stages
@@ -138,6 +176,8 @@ def _steps(layer: Layer) -> tuple[Step, ...]:
 
 
 def _spec(layer: Layer) -> str:
+    from jaccomp.cards.subject import signature
+
     return "\n".join([signature(layer), *(f"    {equation}" for equation in layer.spec.equations)])
 
 
@@ -204,6 +244,8 @@ def _trace(steps: tuple[Step, ...]) -> str:
 
 def _record(layer: Layer, asked: argparse.Namespace) -> dict[str, Any]:
     import sympy
+
+    from jaccomp.cards.subject import signature
 
     record: dict[str, Any] = {"name": layer.name, "signature": signature(layer), "doc": layer.doc}
     if asked.stage not in (None, "jacobian"):
