@@ -24,8 +24,10 @@ from jaccomp.algebra.factoring import collected
 from jaccomp.algebra.layout import Structure, read
 from jaccomp.domains import digits, is_index
 from jaccomp.errors import UsageError
+from jaccomp.latex_names import latex_access, latex_name
 from jaccomp.notation import Access, Index
 from jaccomp.printing import ADD, axis_letters, expression_text
+from jaccomp.printing_latex import formula_latex
 from jaccomp.program import Constraint, Equation, Labels, Program, Tensor, Term, accesses, expand, instantiate
 
 PARTNERS = {"n": "m", "i": "j", "t": "s", "b": "a", "c": "d", "h": "g", "k": "l", "o": "p", "v": "w"}
@@ -172,10 +174,10 @@ class Jacobian:
 
     def _latex(self, printer: Any) -> str:
         rank = len(self._block.rows)
-        rows, columns = self._letters[:rank], self._letters[rank:]
-        above, below = (_read(name, letters) for name, letters in ((self.of, rows), (self.wrt, columns)))
-        left = rf"\frac{{\partial {_subscripted(above)}}}{{\partial {_subscripted(below)}}}"
-        return f"{left} = {printer.doprint(self.expr)}"
+        spelled = [latex_name(letter) for letter in self._letters]
+        above, below = latex_access(self.of, spelled[:rank]), latex_access(self.wrt, spelled[rank:])
+        right = formula_latex(self.expr, self._letters[:rank])
+        return rf"\frac{{\partial {above}}}{{\partial {below}}} = {right}"
 
     def _repr_latex_(self) -> str:
         return f"$\\displaystyle {sp.latex(self)}$"
@@ -201,12 +203,6 @@ def _partners(rows: Mapping[str, sp.Expr], columns: Sequence[str], extents: Sequ
 
 def _read(name: str, letters: Sequence[str]) -> str:
     return f"{name}[{','.join(letters)}]" if letters else name
-
-
-def _subscripted(read: str) -> str:
-    name, _, rest = read.partition("[")
-    spelled = sp.latex(sp.Symbol(name))
-    return f"{{{spelled}}}_{{{rest.rstrip(']')}}}" if rest else spelled
 
 
 class _Reader:

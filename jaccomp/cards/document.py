@@ -123,7 +123,9 @@ def _argument(one: Argument) -> tuple[Cell, ...]:
 
 def _block(block: BlockCard) -> tuple[Part, ...]:
     facts = [block.structure]
-    facts += [f"{name} {value}" for name, value in (("rank", block.rank), ("storage", block.storage)) if value]
+    facts += [f"rank {block.rank}"] if block.rank else []
+    facts += [f"spectral norm {block.norm}"] if block.norm else []
+    facts += [f"{block.storage} numbers"] if block.storage else []
     facts += [f"{block.work} multiply-adds a product"] if block.work else []
     lines = (block.line, *((block.matrix,) if block.matrix is not None else ()))
     return Formulas(lines), Note("; ".join(facts) + ".")

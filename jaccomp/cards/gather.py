@@ -86,7 +86,7 @@ def _lines(program: Program, known: set[str] | frozenset[str] = frozenset()) -> 
 
 
 def _block(jacobian: Jacobian) -> BlockCard:
-    certificate = certify(jacobian.layout)  # in canonical sizes, which print in the order of their declaration
+    certificate = certify(jacobian.layout, jacobian.program.inputs)  # canonical sizes print as they are declared
 
     def text(formula: sp.Expr) -> str:
         return expression_text(jacobian.program.labels, formula, {})
@@ -101,6 +101,7 @@ def _block(jacobian: Jacobian) -> BlockCard:
         rank=("" if certificate.exact else "at most ") + text(certificate.rank),
         storage=text(certificate.storage),
         work=text(certificate.work),
+        norm="" if jacobian.certificate.norm is None else f"at most {text(jacobian.certificate.norm)}",
     )
 
 
