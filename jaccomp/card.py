@@ -52,8 +52,8 @@ class Argument:
 class BlockCard:
     """One block ∂of/∂wrt in index form and, where its structure allows, as a matrix.
 
-    `structure` is in words; `rank`, `storage` (numbers), `work` (multiply-adds of a product with a vector) and `norm` (the
-    spectral one) are texts in the sizes, empty where nothing is stated.
+    `structure` is in words; `rank`, `storage` (numbers), `work` (multiply-adds of a product with a vector) and `norm`
+    (the spectral one) are texts in the sizes, empty where nothing is stated.
     """
 
     of: str
