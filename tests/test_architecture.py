@@ -47,6 +47,7 @@ ORDER = (
     "runtime",
     "pipeline",
     "cards",
+    "gallery",
     "layer",
     "layers",
     "live",
