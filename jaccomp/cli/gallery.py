@@ -1,0 +1,61 @@
+"""Write a static site of layers: an index to search and filter, and a page for each with all that was derived from it.
+
+It needs no network to be read, and opens from the folder. Without SPEC it shows the whole library.
+"""
+
+from __future__ import annotations
+
+import argparse
+import webbrowser
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from jaccomp.cli import console
+from jaccomp.cli.target import Target, library, targets
+
+if TYPE_CHECKING:
+    from jaccomp.card import Card
+
+HELP = "a static site of layers and their Jacobians"
+LIBRARY_TITLE = "Layers and their Jacobians"
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("spec", nargs="*", metavar="SPEC", help="these layers, and not the library")
+    parser.add_argument("-o", "--output", required=True, metavar="DIR", help="the folder; made if it is not there")
+    parser.add_argument("--open", action="store_true", help="show the index in a browser when it is written")
+    parser.add_argument("--json", action="store_true", help='{"directory", "index", "pages": [{"name", "file"}]}')
+
+
+def run(arguments: argparse.Namespace) -> int:
+    from jaccomp.gallery.publish import check, publish
+    from jaccomp.gallery.site import INDEX, file_name, site
+
+    directory = Path(arguments.output)
+    check(directory)
+    chosen = targets(arguments.spec) if arguments.spec else library()
+    cards = []
+    with console.Progress(len(chosen)) as progress:
+        for one in chosen:
+            progress.step(f"deriving {one.name}")
+            cards.append(_card(one))
+    publish(site(_title(arguments.spec), cards), directory)
+    index = directory / INDEX
+    if arguments.json:
+        pages = [{"name": card.name, "file": str(directory / file_name(card))} for card in cards]
+        console.print_json({"directory": str(directory), "index": str(index), "pages": pages})
+    else:
+        print(index)
+    if arguments.open:
+        webbrowser.open(index.resolve().as_uri())
+    return 0
+
+
+def _card(target: Target) -> Card:
+    return target.load().card()
+
+
+def _title(words: list[str]) -> str:
+    """`Layers of specs.py` for one spec file; the library and a choice of layers have the title of all."""
+    files = {Path(word.partition(".py:")[0]).stem for word in words if ".py" in word}
+    return f"Layers of {files.pop()}.py" if len(files) == 1 == len(words) else LIBRARY_TITLE

@@ -1,0 +1,92 @@
+"""The index of a site: a line for each layer, to be searched, and filtered by family and by structure."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+from jaccomp.card import Card, Line
+from jaccomp.gallery.documents import document, script
+
+UNNAMED = "layers"
+"""What layers without a family are listed under."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A layer in the index. `search` is the text that a search looks through, `structures` what a filter asks for."""
+
+    name: str
+    href: str
+    family: str
+    doc: str
+    equation: Line
+    block: Line | None
+    structures: tuple[str, ...]
+    search: str
+
+    @property
+    def terms(self) -> str:
+        """The structures as one attribute."""
+        return "|".join(self.structures)
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A box to tick, and how many layers it holds."""
+
+    value: str
+    count: int
+
+
+def index(title: str, entries: Sequence[Entry], version: str) -> str:
+    """The index as one HTML file. Entries stand in the order given, one family after another."""
+    families = [(name, list(members)) for name, members in groupby(entries, key=lambda one: one.family)]
+    filters = [
+        ("family", "Family", _choices([one.family] for one in entries)),
+        ("structure", "Structure", _choices(one.structures for one in entries)),
+    ]
+    return document(
+        "index.html.j2", title=title, scripts=[script("page.js"), script("index.js")],
+        families=families, filters=filters, total=len(entries), version=version,
+    )  # fmt: skip
+
+
+def family(card: Card) -> str:
+    """What a card is listed under."""
+    return card.family or UNNAMED
+
+
+def entry(card: Card, href: str) -> Entry:
+    """What the index says of a card: its last equation, its first block as a matrix where it is one, its structures."""
+    first = card.blocks[0] if card.blocks else None
+    structures = sorted({one for block in card.blocks for one in structure_terms(block.structure)})
+    formulas = [line.text for line in card.equations]
+    search = " ".join([card.name, card.family, card.doc, *formulas, *(block.structure for block in card.blocks)])
+    return Entry(
+        name=card.name,
+        href=href,
+        family=family(card),
+        doc=card.doc,
+        equation=card.equations[-1],
+        block=None if first is None else first.matrix or first.line,
+        structures=tuple(structures),
+        search=" ".join(search.split()),
+    )
+
+
+def structure_terms(words: str) -> tuple[str, ...]:
+    """The kinds that a structure is put together from.
+
+    block diagonal: diagonal + rank 2   ->   block diagonal, diagonal, low rank
+    """
+    parts = (part.strip() for part in re.split(r"[:+,;]| plus | of | over ", words))
+    return tuple(dict.fromkeys("low rank" if part.startswith("rank") else part for part in parts if part))
+
+
+def _choices(values: Iterable[Iterable[str]]) -> list[Choice]:
+    counted = Counter(one for some in values for one in some)
+    return [Choice(value, counted[value]) for value in sorted(counted)]
