@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from jaccomp.calculus.scalar import Convention
 from jaccomp.card import (
     Argument,
@@ -27,6 +29,11 @@ HOSTILE = (
     "{{ 7 * 7 }}{% raw %}",
     "]]><![CDATA[&amp;&lt;\u202e\u2028\x00\x07\ud800\ufffe",
 )
+
+
+def as_shown(text: str) -> str:
+    """The text as a page shows it, which holds no control characters, surrogates or noncharacters."""
+    return re.sub("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff]", "\ufffd", text)
 
 
 def card(name: str = "softmax", family: str = "softmaxes", say: str = "") -> Card:
