@@ -165,7 +165,7 @@ def test_filters_work_by_keyboard_alone(browser: chromium.Browser, gallery: Path
     assert address == "#family=normalisations&family=softmaxes"
     browser.open(index(gallery), address)
     assert set(shown(browser)) == {"layernorm", "softmax"}, "the address keeps the filter"
-    browser.open(index(gallery), "#structure=low+rank&q=softmax")
+    browser.open(index(gallery), "#structure=diagonal+%2B+low+rank&q=softmax")
     assert "softmax" in shown(browser) and "relu" not in shown(browser)
     browser.show(1440, 900, "light")
 

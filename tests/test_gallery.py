@@ -184,7 +184,9 @@ def test_the_same_cards_make_the_same_bytes() -> None:
     ("words", "terms"),
     [
         ("diagonal", ("diagonal",)),
-        ("block diagonal: diagonal + rank 2", ("block diagonal", "diagonal", "low rank")),
+        ("block diagonal: diagonal + rank 2", ("block diagonal", "diagonal + low rank")),
+        ("Kronecker: I ⊗ rank 1", ("Kronecker", "low rank")),
+        ("low rank", ("low rank",)),
         ("zero", ("zero",)),
         ("", ()),
     ],

@@ -79,12 +79,13 @@ def entry(card: Card, href: str) -> Entry:
 
 
 def structure_terms(words: str) -> tuple[str, ...]:
-    """The kinds that a structure is put together from.
+    """What a structure is filtered by: its outer kind and its inner one, ranks of any number alike.
 
-    block diagonal: diagonal + rank 2   ->   block diagonal, diagonal, low rank
+    block diagonal: diagonal + rank 2   ->   block diagonal, diagonal + low rank
+    Kronecker: I ⊗ rank 1               ->   Kronecker, low rank
     """
-    parts = (part.strip() for part in re.split(r"[:+,;]| plus | of | over ", words))
-    return tuple(dict.fromkeys("low rank" if part.startswith("rank") else part for part in parts if part))
+    parts = (re.sub(r"\brank \S+", "low rank", part.removeprefix("I ⊗ ")) for part in words.split(": "))
+    return tuple(dict.fromkeys(part for part in parts if part))
 
 
 def _choices(values: Iterable[Iterable[str]]) -> list[Choice]:
