@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import chromium
+import numpy as np
 import pytest
 from gallery_cards import HOSTILE, as_shown, card
 
 import jaccomp as jc
-from jaccomp.gallery.page import page
+from jaccomp.gallery.page import Subject, page
 from jaccomp.gallery.publish import publish
 from jaccomp.gallery.site import site
 from jaccomp.gallery.slugs import slug
+from jaccomp.live import live
 
 needs_browser = pytest.mark.skipif(bool(chromium.without_browser()), reason=chromium.without_browser())
 needs_axe = pytest.mark.skipif(bool(chromium.without_axe()), reason=chromium.without_axe())
 needs_nu = pytest.mark.skipif(bool(chromium.without_nu()), reason=chromium.without_nu())
 
-TAB, SPACE, ENTER, BACK = "\ue004", " ", "\ue007", "\ue003"
+TAB, SPACE, ENTER, BACK, UP, RIGHT = "\ue004", " ", "\ue007", "\ue003", "\ue013", "\ue014"
 SHIFT_TAB = ("\ue008", "\ue004", "\ue008")
 LAYERS = ("softmax", "layernorm", "causal_attention", "lstm_cell", "conv2d", "relu", "embedding")
 SIZES = ((390, 844), (1440, 900))
@@ -31,7 +34,9 @@ def gallery(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A site of layers of many kinds, and of cards in which every text is hostile."""
     folder = tmp_path_factory.mktemp("gallery")
     hostile = [card(f"hostile{say}", "hostile", say) for say in HOSTILE]
-    publish(site("Layers and their Jacobians", [*(jc.layers.get(name).card() for name in LAYERS), *hostile]), folder)
+    layers = [jc.layers.get(name) for name in LAYERS]
+    subjects = [*(Subject(one.card(), live(one)) for one in layers), *map(Subject, hostile)]
+    publish(site("Layers and their Jacobians", subjects), folder)
     (folder / "alone.html").write_text(page(card()), encoding="utf-8")
     return folder
 
@@ -206,6 +211,69 @@ def test_what_is_wide_scrolls_where_it_stands_and_can_be_reached(
         )
         assert unreached == 0, path.name
     browser.show(1440, 900, "light")
+
+
+# The heat map
+
+MAP = "document.getElementById('heat-map').jaccomp"
+SEEN = f"""
+const {{layer, sizes, scalars, inputs, values, shape, block}} = {MAP};
+const data = (one) => [one.label, one.shape(sizes, scalars), [...inputs[one.id]].map(String)];
+const labelled = Object.fromEntries(layer.scalars.map((one) => [one.label, scalars[one.id]]));
+return {{inputs: layer.inputs.map(data), scalars: labelled, values: [...values].map(String), shape,
+  of: layer.blocks[block].of, wrt: layer.blocks[block].wrt, count: layer.blocks.length}};
+"""
+
+
+def compare(browser: chromium.Browser, kernel: jc.Kernel, layer: jc.Layer) -> None:
+    """What the map shows now, beside what NumPy computes, one row of the block after another, from the same inputs."""
+    seen = browser.run(SEEN)
+    dtypes = {one.name: one.dtype for one in layer.spec.inputs}
+    arrays = {
+        name: np.array(list(map(float, data))).reshape(shape).astype("int64" if dtypes[name] == "int64" else "float64")
+        for name, shape, data in seen["inputs"]
+    }
+    expected = kernel.jacobian(*arrays.values(), of=seen["of"], wrt=seen["wrt"], **seen["scalars"])
+    values = np.array(list(map(float, seen["values"]))).reshape(seen["shape"])
+    assert values.any(), "there is something to see"
+    np.testing.assert_allclose(values, expected, rtol=1e-12, atol=1e-12)
+
+
+@needs_browser
+@pytest.mark.parametrize("name", LAYERS)
+def test_the_heat_map_equals_numpys_values(browser: chromium.Browser, gallery: Path, name: str) -> None:
+    layer = jc.layers.get(name)
+    kernel = jc.compile(layer, backend="numpy")
+    browser.open(gallery / f"{name}.html")
+    for block in range(browser.run(SEEN)["count"]):
+        browser.run(
+            "const choice = document.querySelector('#heat-map select'); choice.value = arguments[0];"
+            "choice.dispatchEvent(new Event('change'))",
+            str(block),
+        )
+        compare(browser, kernel, layer)
+
+
+@needs_browser
+def test_sizes_inputs_and_entries_are_chosen_by_keyboard_alone(browser: chromium.Browser, gallery: Path) -> None:
+    layer = jc.layers.softmax
+    kernel = jc.compile(layer, backend="numpy")
+    browser.open(gallery / "softmax.html")
+    before = browser.run(SEEN)
+    tab_to(browser, tag="input")
+    browser.press(UP)
+    wider = browser.run(SEEN)
+    assert wider["shape"] != before["shape"]
+    compare(browser, kernel, layer)
+    tab_to(browser, tag="button", text="New input")
+    browser.press(ENTER)
+    assert browser.run(SEEN)["inputs"] != wider["inputs"]
+    compare(browser, kernel, layer)
+    browser.press(TAB)
+    browser.press(RIGHT)
+    entry = browser.run("return document.querySelector('#heat-map output').textContent")
+    shown = re.fullmatch(r"∂y\[0,0\]/∂x\[0,1\] = (.+)", entry)
+    assert shown and float(shown[1].replace("−", "-")) == pytest.approx(float(browser.run(SEEN)["values"][1]), rel=1e-3)
 
 
 # Valid and accessible, light and dark

@@ -20,14 +20,16 @@ from hypothesis import strategies as st
 from sympy import Eq
 
 import jaccomp as jc
+from jaccomp.card import Card
 from jaccomp.cli import gallery as command
 from jaccomp.errors import SpecError, StageError, UsageError
 from jaccomp.gallery import documents, publish
 from jaccomp.gallery.index import structure_terms
-from jaccomp.gallery.page import PARTS, page
+from jaccomp.gallery.page import PARTS, Subject, page
 from jaccomp.gallery.publish import MARK
 from jaccomp.gallery.site import file_name, site
 from jaccomp.gallery.slugs import TAKEN, slug
+from jaccomp.live import live
 
 
 class Parsed(HTMLParser):
@@ -62,8 +64,12 @@ def digest(text: str) -> str:
     return f"'sha256-{b64encode(sha256(text.encode()).digest()).decode()}'"
 
 
+def made(*cards: Card) -> dict[str, str]:
+    return site("Layers", [Subject(one) for one in cards])
+
+
 def pages() -> dict[str, str]:
-    return site("Layers", [card(), card("relu", "activations"), card("mine", "")])
+    return made(card(), card("relu", "activations"), card("mine", ""))
 
 
 # What a page may do
@@ -94,7 +100,7 @@ def test_a_page_asks_for_nothing_and_has_no_handler_in_its_text(text: str) -> No
 def test_a_script_that_would_end_early_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     for text in ("a</SCRIPT>b", "<!-- x", "a\r\nb", "a\x00b"):
         with pytest.raises(StageError, match="which a page cannot hold as it is"):
-            documents.document("card.html.j2", title="x", scripts=[text])
+            documents.document("card.html.j2", title="x", styles=[], scripts=[text])
 
 
 # What stays text
@@ -110,8 +116,8 @@ def test_what_an_author_chose_adds_no_element_and_no_attribute(say: str) -> None
 
 @pytest.mark.parametrize("say", HOSTILE)
 def test_an_index_shows_what_an_author_chose_as_text(say: str) -> None:
-    safe = site("Layers", [card("a", "b")])["index.html"]
-    text = site(f"Layers{say}", [card(name=f"a{say}", family=f"b{say}", say=say)])["index.html"]
+    safe = made(card("a", "b"))["index.html"]
+    text = site(f"Layers{say}", [Subject(card(name=f"a{say}", family=f"b{say}", say=say))])["index.html"]
     plain, spoken = Parsed(safe), Parsed(text)
     assert set(spoken.skeleton()) == set(plain.skeleton()) and spoken.raw == plain.raw
 
@@ -129,9 +135,9 @@ def test_a_layer_that_is_called_so_is_refused_by_name(name: str) -> None:
 
 
 def test_a_page_holds_everything_of_its_card() -> None:
-    shown = Parsed(page(card())).text
+    shown = Parsed(page(card(), live(jc.layers.relu))).text
     whole = card()
-    assert all(part.title in shown for part in PARTS)
+    assert [part.title for part in PARTS if part.title not in shown] == []
     words = [
         whole.name, whole.family, whole.doc, whole.signature, whole.spec_hash, "[N, D]", "1e-05", "diag(y) - y yᵀ",
         "block diagonal: diagonal + rank 1", "N D", "2 N D", "3 N D", "a b + a c", "a (b + c)", "it is an output",
@@ -157,13 +163,12 @@ def test_a_formula_that_no_printer_wrote_is_shown_as_its_text() -> None:
 
 
 def test_pages_lead_to_their_neighbours_and_back() -> None:
-    made = pages()
-    links = {name: [a["href"] for tag, a in Parsed(text).elements if tag == "a"] for name, text in made.items()}
+    links = {name: [a["href"] for tag, a in Parsed(text).elements if tag == "a"] for name, text in pages().items()}
     assert links["mine.html"][1:4] == ["index.html", "relu.html", "softmax.html"], (
         "families in order of their names, then layers"
     )
-    assert [one for one in links["index.html"] if one in made] == ["relu.html", "mine.html", "softmax.html"]
-    assert all(one.partition("#")[0] in {*made, ""} for some in links.values() for one in some)
+    assert [one for one in links["index.html"] if one in links] == ["relu.html", "mine.html", "softmax.html"]
+    assert all(one.partition("#")[0] in {*links, ""} for some in links.values() for one in some)
 
 
 def test_links_within_a_page_have_their_ends() -> None:
@@ -177,7 +182,7 @@ def test_links_within_a_page_have_their_ends() -> None:
 
 def test_the_same_cards_make_the_same_bytes() -> None:
     cards = [card(), card("relu", "activations")]
-    assert site("Layers", cards) == site("Layers", cards[::-1])
+    assert made(*cards) == made(*cards[::-1])
 
 
 @pytest.mark.parametrize(
@@ -239,7 +244,7 @@ def test_names_that_differ_have_file_names_that_differ_beyond_case(names: list[s
 
 def test_two_layers_of_one_name_are_refused() -> None:
     with pytest.raises(UsageError, match="two layers are called 'softmax'"):
-        site("Layers", [card(), card()])
+        made(card(), card())
     with pytest.raises(UsageError, match="there is no layer to show"):
         site("Layers", [])
 
@@ -260,7 +265,7 @@ def test_a_site_is_written_and_written_again(tmp_path: Path) -> None:
 def test_pages_of_layers_that_are_gone_go_and_nothing_else_does(tmp_path: Path) -> None:
     publish.publish(pages(), tmp_path)
     (tmp_path / "notes.html").write_text("mine")
-    publish.publish(site("Layers", [card()]), tmp_path)
+    publish.publish(made(card()), tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {"softmax.html", "index.html", "notes.html", MARK}
 
 
@@ -312,7 +317,7 @@ def test_a_write_that_fails_says_where(tmp_path: Path, monkeypatch: pytest.Monke
 @pytest.fixture
 def derived(monkeypatch: pytest.MonkeyPatch) -> None:
     """Cards without their derivation, which is tested where it is made."""
-    monkeypatch.setattr(command, "_card", lambda target: card(target.name, target.family))
+    monkeypatch.setattr(command, "_subject", lambda target: Subject(card(target.name, target.family)))
 
 
 @pytest.mark.usefixtures("derived")

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 
 from jaccomp.cli import console
 from jaccomp.cli.target import Target, library, targets
+from jaccomp.errors import UsageError
 
 if TYPE_CHECKING:
-    from jaccomp.card import Card
+    from jaccomp.gallery.page import Subject
 
 HELP = "a static site of layers and their Jacobians"
 LIBRARY_TITLE = "Layers and their Jacobians"
@@ -34,15 +35,15 @@ def run(arguments: argparse.Namespace) -> int:
     directory = Path(arguments.output)
     check(directory)
     chosen = targets(arguments.spec) if arguments.spec else library()
-    cards = []
+    subjects = []
     with console.Progress(len(chosen)) as progress:
         for one in chosen:
             progress.step(f"deriving {one.name}")
-            cards.append(_card(one))
-    publish(site(_title(arguments.spec), cards), directory)
+            subjects.append(_subject(one))
+    publish(site(_title(arguments.spec), subjects), directory)
     index = directory / INDEX
     if arguments.json:
-        pages = [{"name": card.name, "file": str(directory / file_name(card))} for card in cards]
+        pages = [{"name": one.card.name, "file": str(directory / file_name(one.card))} for one in subjects]
         console.print_json({"directory": str(directory), "index": str(index), "pages": pages})
     else:
         print(index)
@@ -51,8 +52,16 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _card(target: Target) -> Card:
-    return target.load().card()
+def _subject(target: Target) -> Subject:
+    from jaccomp.gallery.page import Subject
+    from jaccomp.live import live
+
+    layer = target.load()
+    try:
+        programs = live(layer)
+    except UsageError:  # derived, not written, or of no small sizes: there is nothing to choose in a page
+        programs = None
+    return Subject(layer.card(), programs)
 
 
 def _title(words: list[str]) -> str:

@@ -42,9 +42,9 @@ def render(template: str, **values: object) -> Markup:
     return Markup(environment().get_template(template).render(**values))
 
 
-def document(template: str, *, title: str, scripts: Sequence[str], **values: object) -> str:
+def document(template: str, *, title: str, styles: Sequence[str], scripts: Sequence[str], **values: object) -> str:
     """A document whose content policy allows its own style and scripts alone; `scripts` run at its end, in order."""
-    early, style = _asset("theme.js"), _asset("style.css")
+    early, style = asset("theme.js"), _inner("style", "\n".join(styles))
     late = [_inner("script", one) for one in scripts]
     policy = "; ".join(
         [
@@ -63,13 +63,9 @@ def document(template: str, *, title: str, scripts: Sequence[str], **values: obj
     return _NOT_TEXT.sub("\ufffd", text)
 
 
-def script(name: str) -> str:
-    """The text of a script among the templates."""
-    return _asset(name)
-
-
 @cache
-def _asset(name: str) -> str:
+def asset(name: str) -> str:
+    """The text of a style or a script among the templates."""
     return _inner(name, (template_directory() / "gallery" / name).read_text(encoding="utf-8"))
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from jaccomp.card import Card, Line
-from jaccomp.gallery.documents import document, script
+from jaccomp.gallery.documents import asset, document
 
 UNNAMED = "layers"
 """What layers without a family are listed under."""
@@ -50,7 +50,8 @@ def index(title: str, entries: Sequence[Entry], version: str) -> str:
         ("structure", "Structure", _choices(one.structures for one in entries)),
     ]
     return document(
-        "index.html.j2", title=title, scripts=[script("page.js"), script("index.js")],
+        "index.html.j2", title=title, styles=[asset("style.css")],
+        scripts=[asset("page.js"), asset("index.js")],
         families=families, filters=filters, total=len(entries), version=version,
     )  # fmt: skip
 

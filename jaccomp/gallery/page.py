@@ -10,7 +10,16 @@ from typing import Any
 from markupsafe import Markup
 
 from jaccomp.card import Card, Line
-from jaccomp.gallery.documents import document, render, script
+from jaccomp.emit.live import Live
+from jaccomp.gallery.documents import asset, document, render
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """What a page is about: a card, and what the layer itself adds to it: its programs to evaluate in the page."""
+
+    card: Card
+    live: Live | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,41 +45,46 @@ class Part:
 
     id: str
     title: str
-    values: Callable[[Card], Mapping[str, Any] | None]
+    values: Callable[[Subject], Mapping[str, Any] | None]
 
-    def section(self, card: Card) -> Section | None:
-        values = self.values(card)
+    def section(self, subject: Subject) -> Section | None:
+        values = self.values(subject)
         if values is None:
             return None
         return Section(self.id, self.title, render(f"sections/{self.id}.html.j2", id=self.id, **values))
 
 
-def page(card: Card) -> str:
-    """One file that stands alone.
+def page(card: Card, live: Live | None = None) -> str:
+    """One file that stands alone; with `live` it draws the layer's Jacobian at sizes and inputs of the reader's choice.
 
     >>> page(jc.layers.softmax.card())
     '<!DOCTYPE html>...'
     """
-    return _document(card, home=None, before=None, after=None)
+    return _document(Subject(card, live), home=None, before=None, after=None)
 
 
-def page_of_site(card: Card, home: Link, before: Link | None, after: Link | None) -> str:
+def page_of_site(subject: Subject, home: Link, before: Link | None, after: Link | None) -> str:
     """The page with links to its site: the index, the layer before and the layer after."""
-    return _document(card, home=home, before=before, after=after)
+    return _document(subject, home=home, before=before, after=after)
 
 
-def _document(card: Card, **links: Link | None) -> str:
-    found = [part.section(card) for part in PARTS]
+def _document(subject: Subject, **links: Link | None) -> str:
+    found = [part.section(subject) for part in PARTS]
+    styles, scripts = [asset("style.css")], [asset("page.js")]
+    if _live(subject) is not None and subject.live is not None:
+        styles.append(asset("live.css"))
+        scripts += [asset("live.js"), f'jaccompLive.mount(document.getElementById("heat-map"), {subject.live.script});']
     return document(
-        "card.html.j2", title=card.name, scripts=[script("page.js")],
-        card=card, sections=[one for one in found if one is not None], **links,
+        "card.html.j2", title=subject.card.name, styles=styles, scripts=scripts,
+        card=subject.card, sections=[one for one in found if one is not None], **links,
     )  # fmt: skip
 
 
 # The sections, in the order in which they are read
 
 
-def _definition(card: Card) -> Mapping[str, Any]:
+def _definition(subject: Subject) -> Mapping[str, Any]:
+    card = subject.card
     return {
         "equations": card.equations,
         "arguments": [(one, Line(one.name, one.latex)) for one in card.arguments],
@@ -78,7 +92,8 @@ def _definition(card: Card) -> Mapping[str, Any]:
     }
 
 
-def _jacobian(card: Card) -> Mapping[str, Any] | None:
+def _jacobian(subject: Subject) -> Mapping[str, Any] | None:
+    card = subject.card
     blocks = [
         {
             "id": f"block-{number}",
@@ -107,7 +122,12 @@ def _facts(rank: str, storage: str, work: str) -> tuple[tuple[str, str], ...]:
     return (("Rank", rank), ("Storage", storage), ("Work", work))
 
 
-def _derivation(card: Card) -> Mapping[str, Any] | None:
+def _live(subject: Subject) -> Mapping[str, Any] | None:
+    return {} if subject.live is not None and subject.live.blocks else None
+
+
+def _derivation(subject: Subject) -> Mapping[str, Any] | None:
+    card = subject.card
     groups = [
         ("Program", "The program that is differentiated, each sum an equation of its own.", card.intermediates),
         ("Local Jacobians", "Each equation by each thing it reads.", card.local),
@@ -120,7 +140,8 @@ def _derivation(card: Card) -> Mapping[str, Any] | None:
     return {"groups": present, "rules": card.rules, "fired": _counted(len(card.rules), "rule")}
 
 
-def _products(card: Card) -> Mapping[str, Any] | None:
+def _products(subject: Subject) -> Mapping[str, Any] | None:
+    card = subject.card
     groups = [
         ("Vector-Jacobian product", "The cotangents of the inputs, from those of the outputs.", card.vjp),
         ("Jacobian-vector product", "The tangents of the outputs, from those of the inputs.", card.jvp),
@@ -129,7 +150,8 @@ def _products(card: Card) -> Mapping[str, Any] | None:
     return {"groups": present} if present else None
 
 
-def _costs(card: Card) -> Mapping[str, Any] | None:
+def _costs(subject: Subject) -> Mapping[str, Any] | None:
+    card = subject.card
     if not card.costs and not card.residuals:
         return None
     names = {"forward": "forward", "vjp": "VJP", "jvp": "JVP"}
@@ -139,16 +161,19 @@ def _costs(card: Card) -> Mapping[str, Any] | None:
     }
 
 
-def _domain(card: Card) -> Mapping[str, Any] | None:
+def _domain(subject: Subject) -> Mapping[str, Any] | None:
+    card = subject.card
     return {"notes": card.domain, "conventions": card.conventions} if card.domain or card.conventions else None
 
 
-def _source(card: Card) -> Mapping[str, Any] | None:
+def _source(subject: Subject) -> Mapping[str, Any] | None:
+    card = subject.card
     functions = [(name, list(parts)) for name, parts in groupby(card.source, key=lambda part: part.function)]
     return {"functions": functions} if functions else None
 
 
-def _checks(card: Card) -> Mapping[str, Any] | None:
+def _checks(subject: Subject) -> Mapping[str, Any] | None:
+    card = subject.card
     record = card.checks
     if record is None:
         return None
@@ -174,6 +199,7 @@ def _counted(count: int, noun: str) -> str:
 PARTS: Sequence[Part] = (
     Part("definition", "Definition", _definition),
     Part("jacobian", "Jacobian", _jacobian),
+    Part("live", "Heat map", _live),
     Part("derivation", "Derivation", _derivation),
     Part("products", "Products", _products),
     Part("costs", "Costs and residuals", _costs),

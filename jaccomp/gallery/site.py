@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from jaccomp.card import Card
 from jaccomp.errors import UsageError
 from jaccomp.gallery.index import entry, family, index
-from jaccomp.gallery.page import Link, page_of_site
+from jaccomp.gallery.page import Link, Subject, page_of_site
 from jaccomp.gallery.slugs import slug
 
 INDEX = "index.html"
@@ -18,23 +18,24 @@ def file_name(card: Card) -> str:
     return f"{slug(card.name)}.html"
 
 
-def site(title: str, cards: Sequence[Card]) -> dict[str, str]:
-    """File name -> text; the same bytes for the same cards, families in the order of their names, layers in theirs.
+def site(title: str, subjects: Sequence[Subject]) -> dict[str, str]:
+    """File name -> text; the same bytes for the same subjects, families in the order of their names, layers in theirs.
 
     Raises `UsageError` where two layers share a name.
     """
-    ordered = sorted(cards, key=lambda card: (family(card), card.name))
-    names = [file_name(card) for card in ordered]
-    twice = next((card.name for card, name in zip(ordered, names, strict=True) if names.count(name) > 1), None)
+    ordered = sorted(subjects, key=lambda one: (family(one.card), one.card.name))
+    cards = [one.card for one in ordered]
+    names = [file_name(card) for card in cards]
+    twice = next((card.name for card, name in zip(cards, names, strict=True) if names.count(name) > 1), None)
     if not ordered or twice is not None:
         facts = "there is no layer to show." if twice is None else f"two layers are called {twice!r}."
         raise UsageError("gallery", facts, "Name layers or spec files, each layer once.")
-    links = [Link(card.name, name) for card, name in zip(ordered, names, strict=True)]
+    links = [Link(card.name, name) for card, name in zip(cards, names, strict=True)]
     around: list[Link | None] = [None, *links, None]
     home = Link(title, INDEX)
     pages = {
-        name: page_of_site(card, home, around[k], around[k + 2])
-        for k, (card, name) in enumerate(zip(ordered, names, strict=True))
+        name: page_of_site(one, home, around[k], around[k + 2])
+        for k, (one, name) in enumerate(zip(ordered, names, strict=True))
     }
-    entries = [entry(card, name) for card, name in zip(ordered, names, strict=True)]
-    return {**pages, INDEX: index(title, entries, ordered[0].version)}
+    entries = [entry(card, name) for card, name in zip(cards, names, strict=True)]
+    return {**pages, INDEX: index(title, entries, cards[0].version)}
