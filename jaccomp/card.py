@@ -19,6 +19,7 @@ FORMATS: Mapping[str, str] = {
     "text": "jaccomp.cards.text",
     "markdown": "jaccomp.cards.markdown",
     "latex": "jaccomp.cards.latex",
+    "html": "jaccomp.cards.html",
     "json": "jaccomp.cards.json",
 }
 """A card's formats, each with the module whose `render(card)` writes it."""

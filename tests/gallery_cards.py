@@ -32,8 +32,10 @@ HOSTILE = (
 
 
 def as_shown(text: str) -> str:
-    """The text as a page shows it, which holds no control characters, surrogates or noncharacters."""
-    return re.sub("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff]", "\ufffd", text)
+    """The text as a page shows it, which holds no controls, not of direction either, no surrogates or noncharacters."""
+    return re.sub(
+        "[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff]", "\ufffd", text
+    )
 
 
 def card(name: str = "softmax", family: str = "softmaxes", say: str = "") -> Card:

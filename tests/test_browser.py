@@ -13,7 +13,7 @@ import pytest
 from gallery_cards import HOSTILE, as_shown, card
 
 import jaccomp as jc
-from jaccomp.gallery.page import Subject, page
+from jaccomp.gallery.page import Content, page
 from jaccomp.gallery.publish import publish
 from jaccomp.gallery.site import site
 from jaccomp.gallery.slugs import slug
@@ -35,8 +35,8 @@ def gallery(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("gallery")
     hostile = [card(f"hostile{say}", "hostile", say) for say in HOSTILE]
     layers = [jc.layers.get(name) for name in LAYERS]
-    subjects = [*(Subject(one.card(), live(one)) for one in layers), *map(Subject, hostile)]
-    publish(site("Layers and their Jacobians", subjects), folder)
+    contents = [*(Content(one.card(), live(one)) for one in layers), *map(Content, hostile)]
+    publish(site("Layers and their Jacobians", contents), folder)
     (folder / "alone.html").write_text(page(card()), encoding="utf-8")
     return folder
 

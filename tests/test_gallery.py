@@ -25,7 +25,7 @@ from jaccomp.cli import gallery as command
 from jaccomp.errors import SpecError, StageError, UsageError
 from jaccomp.gallery import documents, publish
 from jaccomp.gallery.index import structure_terms
-from jaccomp.gallery.page import PARTS, Subject, page
+from jaccomp.gallery.page import PARTS, Content, page
 from jaccomp.gallery.publish import MARK
 from jaccomp.gallery.site import file_name, site
 from jaccomp.gallery.slugs import TAKEN, slug
@@ -65,7 +65,7 @@ def digest(text: str) -> str:
 
 
 def made(*cards: Card) -> dict[str, str]:
-    return site("Layers", [Subject(one) for one in cards])
+    return site("Layers", [Content(one) for one in cards])
 
 
 def pages() -> dict[str, str]:
@@ -117,7 +117,7 @@ def test_what_an_author_chose_adds_no_element_and_no_attribute(say: str) -> None
 @pytest.mark.parametrize("say", HOSTILE)
 def test_an_index_shows_what_an_author_chose_as_text(say: str) -> None:
     safe = made(card("a", "b"))["index.html"]
-    text = site(f"Layers{say}", [Subject(card(name=f"a{say}", family=f"b{say}", say=say))])["index.html"]
+    text = site(f"Layers{say}", [Content(card(name=f"a{say}", family=f"b{say}", say=say))])["index.html"]
     plain, spoken = Parsed(safe), Parsed(text)
     assert set(spoken.skeleton()) == set(plain.skeleton()) and spoken.raw == plain.raw
 
@@ -317,7 +317,7 @@ def test_a_write_that_fails_says_where(tmp_path: Path, monkeypatch: pytest.Monke
 @pytest.fixture
 def derived(monkeypatch: pytest.MonkeyPatch) -> None:
     """Cards without their derivation, which is tested where it is made."""
-    monkeypatch.setattr(command, "_subject", lambda target: Subject(card(target.name, target.family)))
+    monkeypatch.setattr(command, "_content", lambda target: Content(card(target.name, target.family)))
 
 
 @pytest.mark.usefixtures("derived")

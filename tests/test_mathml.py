@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from dataclasses import fields, is_dataclass
+from typing import Any
 from xml.etree import ElementTree
 
 import pytest
@@ -11,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import jaccomp as jc
+from jaccomp.card import Argument, Line
 from jaccomp.gallery import symbols
 from jaccomp.gallery.mathml import DEEPEST, UnreadLatex, mathml
 
@@ -48,7 +52,7 @@ def inner(latex: str) -> str:
         (r"\frac12", "<mfrac><mn>1</mn><mn>2</mn></mfrac>"),
         (r"\sqrt{x}", "<msqrt><mi>x</mi></msqrt>"),
         (r"\sqrt[3]{x}", "<mroot><mi>x</mi><mn>3</mn></mroot>"),
-        (r"\hat{x}", '<mover accent="true"><mi>x</mi><mo stretchy="false">^</mo></mover>'),
+        (r"\hat{x}", '<mover accent="true"><mi>x</mi><mo stretchy="false">ˆ</mo></mover>'),
         (r"\overline{x}", '<mover accent="true"><mi>x</mi><mo stretchy="true">¯</mo></mover>'),
         (r"\alpha \le \Omega", "<mrow><mi>α</mi><mo>≤</mo><mi>Ω</mi></mrow>"),
         (r"\mathrm{rstd}", "<mi>rstd</mi>"),
@@ -136,3 +140,25 @@ def test_what_sympy_prints_for_the_library_is_read() -> None:
     for name in jc.layers.names():
         for equation in jc.layers.get(name).spec.equations:
             mathml(sympy.latex(sympy.Eq(equation.left, equation.right, evaluate=False)))
+
+
+def lines(value: Any) -> Iterator[Line]:
+    """Every formula of a card."""
+    if isinstance(value, Line):
+        yield value
+    elif isinstance(value, Argument):
+        yield Line(value.name, value.latex)
+    elif is_dataclass(value):
+        for one in fields(value):
+            yield from lines(getattr(value, one.name))
+    elif isinstance(value, tuple):
+        for each in value:
+            yield from lines(each)
+
+
+@pytest.mark.parametrize(
+    "name", ["softmax", "layernorm", "causal_attention", "conv2d", "maxpool2d", "lstm_cell", "rope"]
+)
+def test_every_formula_of_a_derived_card_is_read(name: str) -> None:
+    found = list(lines(jc.layers.get(name).card()))
+    assert len(found) > 20 and all(mathml(one.latex) for one in found)

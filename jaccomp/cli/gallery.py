@@ -15,7 +15,7 @@ from jaccomp.cli.target import Target, library, targets
 from jaccomp.errors import UsageError
 
 if TYPE_CHECKING:
-    from jaccomp.gallery.page import Subject
+    from jaccomp.gallery.page import Content
 
 HELP = "a static site of layers and their Jacobians"
 LIBRARY_TITLE = "Layers and their Jacobians"
@@ -35,15 +35,15 @@ def run(arguments: argparse.Namespace) -> int:
     directory = Path(arguments.output)
     check(directory)
     chosen = targets(arguments.spec) if arguments.spec else library()
-    subjects = []
+    contents = []
     with console.Progress(len(chosen)) as progress:
         for one in chosen:
             progress.step(f"deriving {one.name}")
-            subjects.append(_subject(one))
-    publish(site(_title(arguments.spec), subjects), directory)
+            contents.append(_content(one))
+    publish(site(_title(arguments.spec), contents), directory)
     index = directory / INDEX
     if arguments.json:
-        pages = [{"name": one.card.name, "file": str(directory / file_name(one.card))} for one in subjects]
+        pages = [{"name": one.card.name, "file": str(directory / file_name(one.card))} for one in contents]
         console.print_json({"directory": str(directory), "index": str(index), "pages": pages})
     else:
         print(index)
@@ -52,8 +52,8 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _subject(target: Target) -> Subject:
-    from jaccomp.gallery.page import Subject
+def _content(target: Target) -> Content:
+    from jaccomp.gallery.page import Content
     from jaccomp.live import live
 
     layer = target.load()
@@ -61,7 +61,7 @@ def _subject(target: Target) -> Subject:
         programs = live(layer)
     except UsageError:  # derived, not written, or of no small sizes: there is nothing to choose in a page
         programs = None
-    return Subject(layer.card(), programs)
+    return Content(layer.card(), programs)
 
 
 def _title(words: list[str]) -> str:

@@ -18,8 +18,9 @@ from jaccomp.gallery.mathml import UnreadLatex, mathml
 
 # What would end a script or a style before its end, or hide its end, in the eyes of an HTML parser.
 _CLOSING = re.compile("</script|<script|</style|<!--|\r", re.IGNORECASE)
-# Characters that no HTML document may hold, by whatever name or doc they come.
-_NOT_TEXT = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff]")
+# Characters that no HTML document may hold, by whatever name or doc they come; and those that turn the direction of
+# text around, by which a line of code reads as another.
+_NOT_TEXT = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff]")
 
 
 @cache
@@ -37,7 +38,7 @@ def environment() -> jinja2.Environment:
     return made
 
 
-def render(template: str, **values: object) -> Markup:
+def part(template: str, **values: object) -> Markup:
     """A part of a document."""
     return Markup(environment().get_template(template).render(**values))
 
@@ -56,7 +57,7 @@ def document(template: str, *, title: str, styles: Sequence[str], scripts: Seque
             "form-action 'none'",
         ]
     )
-    text = render(
+    text = part(
         template, title=title, policy=policy, style=Markup(style), early=Markup(early),
         scripts=[Markup(one) for one in late], **values,
     )  # fmt: skip

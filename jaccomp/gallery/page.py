@@ -11,11 +11,11 @@ from markupsafe import Markup
 
 from jaccomp.card import Card, Line
 from jaccomp.emit.live import Live
-from jaccomp.gallery.documents import asset, document, render
+from jaccomp.gallery.documents import asset, document, part
 
 
 @dataclass(frozen=True, slots=True)
-class Subject:
+class Content:
     """What a page is about: a card, and what the layer itself adds to it: its programs to evaluate in the page."""
 
     card: Card
@@ -45,13 +45,13 @@ class Part:
 
     id: str
     title: str
-    values: Callable[[Subject], Mapping[str, Any] | None]
+    values: Callable[[Content], Mapping[str, Any] | None]
 
-    def section(self, subject: Subject) -> Section | None:
-        values = self.values(subject)
+    def section(self, content: Content) -> Section | None:
+        values = self.values(content)
         if values is None:
             return None
-        return Section(self.id, self.title, render(f"sections/{self.id}.html.j2", id=self.id, **values))
+        return Section(self.id, self.title, part(f"sections/{self.id}.html.j2", id=self.id, **values))
 
 
 def page(card: Card, live: Live | None = None) -> str:
@@ -60,31 +60,31 @@ def page(card: Card, live: Live | None = None) -> str:
     >>> page(jc.layers.softmax.card())
     '<!DOCTYPE html>...'
     """
-    return _document(Subject(card, live), home=None, before=None, after=None)
+    return _document(Content(card, live), home=None, before=None, after=None)
 
 
-def page_of_site(subject: Subject, home: Link, before: Link | None, after: Link | None) -> str:
+def page_of_site(content: Content, home: Link, before: Link | None, after: Link | None) -> str:
     """The page with links to its site: the index, the layer before and the layer after."""
-    return _document(subject, home=home, before=before, after=after)
+    return _document(content, home=home, before=before, after=after)
 
 
-def _document(subject: Subject, **links: Link | None) -> str:
-    found = [part.section(subject) for part in PARTS]
+def _document(content: Content, **links: Link | None) -> str:
+    found = [one.section(content) for one in PARTS]
     styles, scripts = [asset("style.css")], [asset("page.js")]
-    if _live(subject) is not None and subject.live is not None:
+    if _live(content) is not None and content.live is not None:
         styles.append(asset("live.css"))
-        scripts += [asset("live.js"), f'jaccompLive.mount(document.getElementById("heat-map"), {subject.live.script});']
+        scripts += [asset("live.js"), f'jaccompLive.mount(document.getElementById("heat-map"), {content.live.script});']
     return document(
-        "card.html.j2", title=subject.card.name, styles=styles, scripts=scripts,
-        card=subject.card, sections=[one for one in found if one is not None], **links,
+        "card.html.j2", title=content.card.name, styles=styles, scripts=scripts,
+        card=content.card, sections=[one for one in found if one is not None], **links,
     )  # fmt: skip
 
 
 # The sections, in the order in which they are read
 
 
-def _definition(subject: Subject) -> Mapping[str, Any]:
-    card = subject.card
+def _definition(content: Content) -> Mapping[str, Any]:
+    card = content.card
     return {
         "equations": card.equations,
         "arguments": [(one, Line(one.name, one.latex)) for one in card.arguments],
@@ -92,8 +92,8 @@ def _definition(subject: Subject) -> Mapping[str, Any]:
     }
 
 
-def _jacobian(subject: Subject) -> Mapping[str, Any] | None:
-    card = subject.card
+def _jacobian(content: Content) -> Mapping[str, Any] | None:
+    card = content.card
     blocks = [
         {
             "id": f"block-{number}",
@@ -122,12 +122,12 @@ def _facts(rank: str, storage: str, work: str) -> tuple[tuple[str, str], ...]:
     return (("Rank", rank), ("Storage", storage), ("Work", work))
 
 
-def _live(subject: Subject) -> Mapping[str, Any] | None:
-    return {} if subject.live is not None and subject.live.blocks else None
+def _live(content: Content) -> Mapping[str, Any] | None:
+    return {} if content.live is not None and content.live.blocks else None
 
 
-def _derivation(subject: Subject) -> Mapping[str, Any] | None:
-    card = subject.card
+def _derivation(content: Content) -> Mapping[str, Any] | None:
+    card = content.card
     groups = [
         ("Program", "The program that is differentiated, each sum an equation of its own.", card.intermediates),
         ("Local Jacobians", "Each equation by each thing it reads.", card.local),
@@ -140,8 +140,8 @@ def _derivation(subject: Subject) -> Mapping[str, Any] | None:
     return {"groups": present, "rules": card.rules, "fired": _counted(len(card.rules), "rule")}
 
 
-def _products(subject: Subject) -> Mapping[str, Any] | None:
-    card = subject.card
+def _products(content: Content) -> Mapping[str, Any] | None:
+    card = content.card
     groups = [
         ("Vector-Jacobian product", "The cotangents of the inputs, from those of the outputs.", card.vjp),
         ("Jacobian-vector product", "The tangents of the outputs, from those of the inputs.", card.jvp),
@@ -150,8 +150,8 @@ def _products(subject: Subject) -> Mapping[str, Any] | None:
     return {"groups": present} if present else None
 
 
-def _costs(subject: Subject) -> Mapping[str, Any] | None:
-    card = subject.card
+def _costs(content: Content) -> Mapping[str, Any] | None:
+    card = content.card
     if not card.costs and not card.residuals:
         return None
     names = {"forward": "forward", "vjp": "VJP", "jvp": "JVP"}
@@ -161,19 +161,19 @@ def _costs(subject: Subject) -> Mapping[str, Any] | None:
     }
 
 
-def _domain(subject: Subject) -> Mapping[str, Any] | None:
-    card = subject.card
+def _domain(content: Content) -> Mapping[str, Any] | None:
+    card = content.card
     return {"notes": card.domain, "conventions": card.conventions} if card.domain or card.conventions else None
 
 
-def _source(subject: Subject) -> Mapping[str, Any] | None:
-    card = subject.card
+def _source(content: Content) -> Mapping[str, Any] | None:
+    card = content.card
     functions = [(name, list(parts)) for name, parts in groupby(card.source, key=lambda part: part.function)]
     return {"functions": functions} if functions else None
 
 
-def _checks(subject: Subject) -> Mapping[str, Any] | None:
-    card = subject.card
+def _checks(content: Content) -> Mapping[str, Any] | None:
+    card = content.card
     record = card.checks
     if record is None:
         return None

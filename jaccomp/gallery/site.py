@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from jaccomp.card import Card
 from jaccomp.errors import UsageError
 from jaccomp.gallery.index import entry, family, index
-from jaccomp.gallery.page import Link, Subject, page_of_site
+from jaccomp.gallery.page import Content, Link, page_of_site
 from jaccomp.gallery.slugs import slug
 
 INDEX = "index.html"
@@ -18,12 +18,12 @@ def file_name(card: Card) -> str:
     return f"{slug(card.name)}.html"
 
 
-def site(title: str, subjects: Sequence[Subject]) -> dict[str, str]:
-    """File name -> text; the same bytes for the same subjects, families in the order of their names, layers in theirs.
+def site(title: str, contents: Sequence[Content]) -> dict[str, str]:
+    """File name -> text; the same bytes for the same contents, families in the order of their names, layers in theirs.
 
     Raises `UsageError` where two layers share a name.
     """
-    ordered = sorted(subjects, key=lambda one: (family(one.card), one.card.name))
+    ordered = sorted(contents, key=lambda one: (family(one.card), one.card.name))
     cards = [one.card for one in ordered]
     names = [file_name(card) for card in cards]
     twice = next((card.name for card, name in zip(cards, names, strict=True) if names.count(name) > 1), None)

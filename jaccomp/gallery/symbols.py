@@ -159,11 +159,11 @@ SPACES: dict[str, str] = {
 
 # Command -> the mark, and whether it grows with what it stands over.
 ACCENTS: dict[str, tuple[str, str]] = {
-    r"\hat": ("^", "false"),
+    r"\hat": ("ˆ", "false"),
     r"\widehat": ("^", "true"),
     r"\bar": ("¯", "false"),
     r"\overline": ("¯", "true"),
-    r"\tilde": ("~", "false"),
+    r"\tilde": ("˜", "false"),
     r"\widetilde": ("~", "true"),
     r"\dot": ("˙", "false"),
     r"\ddot": ("¨", "false"),
