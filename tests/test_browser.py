@@ -13,11 +13,12 @@ import pytest
 from gallery_cards import HOSTILE, as_shown, card
 
 import jaccomp as jc
+from jaccomp.cli.gallery import content
+from jaccomp.cli.target import targets
 from jaccomp.gallery.page import Content, page
 from jaccomp.gallery.publish import publish
 from jaccomp.gallery.site import site
 from jaccomp.gallery.slugs import slug
-from jaccomp.live import live
 
 needs_browser = pytest.mark.skipif(bool(chromium.without_browser()), reason=chromium.without_browser())
 needs_axe = pytest.mark.skipif(bool(chromium.without_axe()), reason=chromium.without_axe())
@@ -34,8 +35,7 @@ def gallery(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A site of layers of many kinds, and of cards in which every text is hostile."""
     folder = tmp_path_factory.mktemp("gallery")
     hostile = [card(f"hostile{say}", "hostile", say) for say in HOSTILE]
-    layers = [jc.layers.get(name) for name in LAYERS]
-    contents = [*(Content(one.card(), live(one)) for one in layers), *map(Content, hostile)]
+    contents = [*map(content, targets(LAYERS)), *map(Content, hostile)]
     publish(site("Layers and their Jacobians", contents), folder)
     (folder / "alone.html").write_text(page(card()), encoding="utf-8")
     return folder

@@ -317,7 +317,7 @@ def test_a_write_that_fails_says_where(tmp_path: Path, monkeypatch: pytest.Monke
 @pytest.fixture
 def derived(monkeypatch: pytest.MonkeyPatch) -> None:
     """Cards without their derivation, which is tested where it is made."""
-    monkeypatch.setattr(command, "_content", lambda target: Content(card(target.name, target.family)))
+    monkeypatch.setattr(command, "content", lambda target: Content(card(target.name, target.family)))
 
 
 @pytest.mark.usefixtures("derived")

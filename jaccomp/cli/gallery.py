@@ -39,7 +39,7 @@ def run(arguments: argparse.Namespace) -> int:
     with console.Progress(len(chosen)) as progress:
         for one in chosen:
             progress.step(f"deriving {one.name}")
-            contents.append(_content(one))
+            contents.append(content(one))
     publish(site(_title(arguments.spec), contents), directory)
     index = directory / INDEX
     if arguments.json:
@@ -52,16 +52,21 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _content(target: Target) -> Content:
+def content(target: Target) -> Content:
+    """The layer's card, its graph, and what a page shows of it in numbers."""
     from jaccomp.gallery.page import Content
+    from jaccomp.instances import instance
     from jaccomp.live import live
+    from jaccomp.pictures import graph, sparsity, spectrum
 
     layer = target.load()
+    card, drawn = layer.card(), graph(layer.prepared)
     try:
+        blocks = {key: instance(layer, *key) for key in layer.jacobians()}
         programs = live(layer)
-    except UsageError:  # derived, not written, or of no small sizes: there is nothing to choose in a page
-        programs = None
-    return Content(layer.card(), programs)
+    except UsageError:  # derived, not written, or of no small sizes: a page has no numbers of it
+        return Content(card, graph=drawn)
+    return Content(card, programs, drawn, {key: (sparsity(one), spectrum(one)) for key, one in blocks.items()})
 
 
 def _title(words: list[str]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any
 
@@ -12,14 +12,21 @@ from markupsafe import Markup
 from jaccomp.card import Card, Line
 from jaccomp.emit.live import Live
 from jaccomp.gallery.documents import asset, document, part
+from jaccomp.pictures import Picture
 
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """What a page is about: a card, and what the layer itself adds to it: its programs to evaluate in the page."""
+    """What a page is about: a card, and what the layer itself adds to it.
+
+    `live` are its programs, to be evaluated in the page; `graph` is a picture of the one that is differentiated;
+    `instances` are pictures of each block in numbers, by (of, wrt).
+    """
 
     card: Card
     live: Live | None = None
+    graph: Picture | None = None
+    instances: Mapping[tuple[str, str], Sequence[Picture]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,12 +109,17 @@ def _jacobian(content: Content) -> Mapping[str, Any] | None:
             "line": one.line,
             "matrix": one.matrix,
             "structure": one.structure,
+            "pictures": [_drawn(picture) for picture in content.instances.get((one.of, one.wrt), ())],
             "facts": [(what, text) for what, text in _facts(one.rank, one.storage, one.work) if text],
             "texts": [line for line in (one.line, one.matrix) if line is not None],
         }
         for number, one in enumerate(card.blocks, 1)
     ]
     return {"blocks": blocks, "layout": LAYOUTS[card.blocks[0].layout]} if blocks else None
+
+
+def _drawn(picture: Picture) -> Mapping[str, Any]:
+    return {"svg": Markup(picture.svg), "title": picture.title, "description": picture.description}
 
 
 LAYOUTS = {
@@ -137,7 +149,8 @@ def _derivation(content: Content) -> Mapping[str, Any] | None:
     present = [group for group in groups if group[2]]
     if not present and not card.rules:
         return None
-    return {"groups": present, "rules": card.rules, "fired": _counted(len(card.rules), "rule")}
+    graph = None if content.graph is None else _drawn(content.graph)
+    return {"graph": graph, "groups": present, "rules": card.rules, "fired": _counted(len(card.rules), "rule")}
 
 
 def _products(content: Content) -> Mapping[str, Any] | None:
