@@ -76,6 +76,7 @@ def card(name: str = "softmax", family: str = "softmaxes", say: str = "") -> Car
                 rank=f"N D{say}",
                 storage=f"2 N D{say}",
                 work=f"3 N D{say}",
+                norm=f"at most 1/2{say}",
             ),
         ),
         rules=(RuleFired(f"collect{say}", f"a b + a c = a (b + c){say}", (f"a b + a c{say}",), (f"a (b + c){say}",)),),

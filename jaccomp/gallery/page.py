@@ -9,7 +9,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from jaccomp.card import Card, Line
+from jaccomp.card import BlockCard, Card, Line
 from jaccomp.emit.live import Live
 from jaccomp.gallery.documents import asset, document, part
 from jaccomp.pictures import Picture
@@ -110,7 +110,7 @@ def _jacobian(content: Content) -> Mapping[str, Any] | None:
             "matrix": one.matrix,
             "structure": one.structure,
             "pictures": [_drawn(picture) for picture in content.instances.get((one.of, one.wrt), ())],
-            "facts": [(what, text) for what, text in _facts(one.rank, one.storage, one.work) if text],
+            "facts": _facts(one),
             "texts": [line for line in (one.line, one.matrix) if line is not None],
         }
         for number, one in enumerate(card.blocks, 1)
@@ -130,8 +130,15 @@ LAYOUTS = {
 }
 
 
-def _facts(rank: str, storage: str, work: str) -> tuple[tuple[str, str], ...]:
-    return (("Rank", rank), ("Storage", storage), ("Work", work))
+def _facts(block: BlockCard) -> list[tuple[str, str]]:
+    """What is certain of it, each with its name; what is not stated is left out."""
+    facts = [
+        ("Rank", block.rank),
+        ("Numbers to store", block.storage),
+        ("Multiply-adds with a vector", block.work),
+        ("Spectral norm", block.norm),
+    ]
+    return [(what, text) for what, text in facts if text]
 
 
 def _live(content: Content) -> Mapping[str, Any] | None:
