@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Literal
 
+from jaccomp import display
 from jaccomp.calculus.scalar import Convention
 from jaccomp.errors import UsageError
 
@@ -177,3 +178,5 @@ class Card:
 
     def __str__(self) -> str:
         return self.as_("text")
+
+    _repr_mimebundle_ = display.mimebundle

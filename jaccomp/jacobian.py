@@ -16,7 +16,7 @@ from typing import Any
 import sympy as sp
 from sympy.core.symbol import Str
 
-from jaccomp import notation
+from jaccomp import display, notation
 from jaccomp.algebra.blocks import Block
 from jaccomp.algebra.bounds import spectral_bound
 from jaccomp.algebra.certificate import Certificate, certify
@@ -179,8 +179,7 @@ class Jacobian:
         right = formula_latex(self.expr, self._letters[:rank])
         return rf"\frac{{\partial {above}}}{{\partial {below}}} = {right}"
 
-    def _repr_latex_(self) -> str:
-        return f"$\\displaystyle {sp.latex(self)}$"
+    _repr_mimebundle_ = display.mimebundle
 
     def _words(self) -> dict[sp.Expr, sp.Expr]:
         """Canonical constants as symbols with the user's names."""

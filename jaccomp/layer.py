@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import sympy as sp
 
-from jaccomp import notation, pipeline
+from jaccomp import display, notation, pipeline
 from jaccomp.calculus.vjp import real_inputs, real_outputs
 from jaccomp.errors import SpecError, UsageError
 from jaccomp.jacobian import Jacobian
@@ -188,6 +188,8 @@ class Layer:
         label = self.program.labels.name
         inputs, outputs = (", ".join(map(label, names)) for names in (self.program.inputs, self.program.outputs))
         return f"<Layer {self.name}({inputs}) -> {outputs}>"
+
+    _repr_mimebundle_ = display.mimebundle
 
 
 def notation_number(value: float | int) -> sp.Expr:

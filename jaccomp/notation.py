@@ -16,6 +16,7 @@ import sympy as sp
 from sympy.core.symbol import Str
 from sympy.multipledispatch import dispatch
 
+from jaccomp import display
 from jaccomp.errors import SpecError
 
 RESERVED = frozenset({"out", "wrt", "threads", "of", "form"})
@@ -165,6 +166,7 @@ class Tensor(sp.Expr):
 
     is_commutative = True
     __iter__: ClassVar[None] = None
+    _repr_mimebundle_ = display.mimebundle
 
     def __new__(cls, symbol: sp.Symbol, shape: sp.Tuple, dtype: Str) -> Tensor:
         obj: Tensor = sp.Expr.__new__(cls, symbol, shape, dtype)
@@ -225,6 +227,7 @@ class Access(sp.Expr):
     """A tensor read at index expressions: (tensor or canonical symbol, index, ...); integer if the tensor is."""
 
     is_commutative = True
+    _repr_mimebundle_ = display.mimebundle
 
     def __new__(cls, base: sp.Expr, *indices: sp.Expr) -> Access:
         obj: Access = sp.Expr.__new__(cls, base, *indices)

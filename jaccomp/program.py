@@ -23,6 +23,7 @@ from typing import Literal
 
 import sympy as sp
 
+from jaccomp import display
 from jaccomp.errors import StageError
 from jaccomp.notation import Access
 
@@ -237,6 +238,8 @@ class Program:
         kept = tuple(equations)
         defined = {e.target for e in kept} | set(self.inputs)
         return replace(self, equations=kept, tensors=tuple(t for t in (*self.tensors, *new) if t.name in defined))
+
+    _repr_mimebundle_ = display.mimebundle
 
 
 @lru_cache(maxsize=1 << 16)

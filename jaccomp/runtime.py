@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any
 
+from jaccomp import display
 from jaccomp.errors import UsageError
 
 FUNCTIONS = ("forward", "fwd", "vjp", "bwd", "jvp", "shapes", "release_memory")
@@ -118,3 +119,5 @@ class Kernel:
 
     def __repr__(self) -> str:
         return f"<Kernel {self.name}>"
+
+    _repr_mimebundle_ = display.mimebundle

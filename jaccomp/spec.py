@@ -14,7 +14,7 @@ from typing import Any
 import sympy as sp
 from sympy.printing.str import StrPrinter
 
-from jaccomp import notation
+from jaccomp import display, notation
 from jaccomp.errors import SpecError
 from jaccomp.grammar import DECLARE, check, check_left, example, is_whole
 from jaccomp.notation import Access, Index, Size, Tensor
@@ -41,6 +41,8 @@ class WrittenEquation:
     def __str__(self) -> str:
         printer = _Printer()
         return f"{printer.doprint(self.left)} = {printer.doprint(self.right)}"
+
+    _repr_mimebundle_ = display.mimebundle
 
 
 class _Printer(StrPrinter):  # type: ignore[misc]

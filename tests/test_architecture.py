@@ -18,6 +18,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # may stand in several places: the entry with the longest name that fits is a module's own.
 ORDER = (
     "errors",
+    "display",
     "notation",
     "grammar",
     "spec",
@@ -57,7 +58,7 @@ ORDER = (
     "composition",
     "analysis",
     "checking",
-    "instances",
+    "showing",
     "",                         # jaccomp itself: the public names
     "benchmark",
     "cli",

@@ -53,7 +53,7 @@ def card(layer: Subject, checks: CheckRecord | None = None) -> Card:
         version=version("jaccomp"),
         spec_hash=hashlib.sha256(layer.serialise().encode()).hexdigest(),
         arguments=arguments(layer),
-        equations=_equations(layer),
+        equations=equations(layer),
         intermediates=_lines(layer.prepared),
         local=local_lines(layer.prepared),
         chain=chain_lines(layer.prepared),
@@ -75,7 +75,7 @@ def conventions(layer: Subject, halves: Halves) -> tuple[Convention, ...]:
     return in_force(layer.program, halves.fwd, halves.bwd)
 
 
-def _equations(layer: Subject) -> tuple[Line, ...]:
+def equations(layer: Subject) -> tuple[Line, ...]:
     """As written; of a layer that was derived, its program."""
     return tuple(map(written_line, layer.spec.equations)) if layer.is_written else _lines(layer.program)
 

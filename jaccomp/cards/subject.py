@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import sympy as sp
@@ -59,10 +60,9 @@ def arguments(layer: Subject) -> tuple[Argument, ...]:
 
     def tensor(canonical: str, role: str) -> Argument:
         one, shape = program.tensor(canonical), _shape(layer, canonical)
-        extents = r" \times ".join(map(formula_latex, shape))
-        space = SETS[one.dtype] + (f"^{{{extents}}}" if shape else "")
         name = program.labels.name(canonical)
-        return Argument(name, role, one.dtype, _bracketed(shape), rf"{latex_name(name)} \in {space}")  # type: ignore[arg-type]
+        latex = rf"{latex_name(name)} \in {space(one.dtype, shape)}"
+        return Argument(name, role, one.dtype, _bracketed(shape), latex)  # type: ignore[arg-type]
 
     scalars = []
     for one in program.scalars:
@@ -72,6 +72,12 @@ def arguments(layer: Subject) -> tuple[Argument, ...]:
         scalars.append(Argument(name, "scalar", one.dtype, "", latex, default))
     inputs = [tensor(name, "input") for name in program.inputs]
     return (*inputs, *scalars, *(tensor(name, "output") for name in program.outputs))
+
+
+def space(dtype: str, shape: Sequence[sp.Expr]) -> str:
+    """The space of a tensor in LaTeX, its extents in the user's words: reals or whole numbers, for each element one."""
+    extents = r" \times ".join(map(formula_latex, shape))
+    return SETS[dtype] + (f"^{{{extents}}}" if shape else "")
 
 
 def shape_text(layer: Subject, program: Program, canonical: str) -> str:

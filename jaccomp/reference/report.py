@@ -7,6 +7,8 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from jaccomp import display
+
 
 @dataclass(frozen=True, slots=True)
 class Row:
@@ -58,18 +60,30 @@ class Report:
                 worst[key] = row
         return Report(tuple(worst.values()))
 
-    def __str__(self) -> str:
+    @property
+    def table(self) -> tuple[tuple[str, ...], ...]:
+        """A head and the rows, as text."""
         head = ("layer", "dtype", "what", "reference", "sizes", "error", "allowed", "")
-        table = [head] + [
+        rows = (
             (r.layer, r.dtype, r.what, r.reference, r.sizes, f"{r.error:.1e}", f"{r.tolerance:.1e}",
              "ok" if r.passed else f"FAILED {r.note}".rstrip())
             for r in self.rows
-        ]  # fmt: skip
-        widths = [max(len(row[k]) for row in table) for k in range(len(head))]
-        lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in table]
+        )  # fmt: skip
+        return (head, *rows)
+
+    @property
+    def verdict(self) -> str:
+        """The whole in words."""
         failed = len(self.failures)
-        verdict = "no rows" if not self.rows else "passed" if not failed else f"{failed} of {len(self.rows)} failed"
-        return "\n".join([*lines, verdict])
+        return "no rows" if not self.rows else "passed" if not failed else f"{failed} of {len(self.rows)} failed"
+
+    def __str__(self) -> str:
+        table = self.table
+        widths = [max(len(row[k]) for row in table) for k in range(len(table[0]))]
+        lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in table]
+        return "\n".join([*lines, self.verdict])
+
+    _repr_mimebundle_ = display.mimebundle
 
 
 def _size(error: float) -> float:
