@@ -15,6 +15,7 @@ from typing import Literal
 from jaccomp import display
 from jaccomp.calculus.scalar import Convention
 from jaccomp.errors import UsageError
+from jaccomp.matrix.form import Layout
 
 FORMATS: Mapping[str, str] = {
     "text": "jaccomp.cards.text",
@@ -26,7 +27,6 @@ FORMATS: Mapping[str, str] = {
 """A card's formats, each with the module whose `render(card)` writes it."""
 
 Role = Literal["input", "scalar", "output"]
-Layout = Literal["numerator", "denominator"]
 Limit = Literal["not differentiable", "undefined", "overflow", "stabilised"]
 
 
@@ -52,7 +52,7 @@ class Argument:
 
 @dataclass(frozen=True, slots=True)
 class BlockCard:
-    """One block ∂of/∂wrt in index form and, where its structure allows, as a matrix.
+    """One block ∂of/∂wrt in index form and, where its structure allows, as a matrix in the layout that is stated.
 
     `structure` is in words; `rank`, `storage` (numbers), `work` (multiply-adds of a product with a vector) and `norm`
     (the spectral one) are texts in the sizes, empty where nothing is stated.

@@ -25,6 +25,7 @@ from jaccomp.algebra.layout import Structure, read
 from jaccomp.domains import digits, is_index
 from jaccomp.errors import UsageError
 from jaccomp.latex_names import latex_access, latex_name
+from jaccomp.matrix.form import Layout, MatrixForm, matrix_form
 from jaccomp.notation import Access, Index
 from jaccomp.printing import ADD, axis_letters, expression_text
 from jaccomp.printing_latex import formula_latex
@@ -154,6 +155,13 @@ class Jacobian:
             rows, columns = (side[0] if side else 1 for side in sides)
             return sp.ImmutableMatrix(rows, columns, values)
         return sp.ImmutableDenseNDimArray(values, tuple(extents))
+
+    def matrix(self, layout: Layout = "numerator") -> MatrixForm | None:
+        """The block in the notation of matrices, `diag(y) - y yᵀ`; None where its structure has none.
+
+        Rows are those of `of` in numerator layout, those of `wrt` in denominator layout. Raises `UsageError`.
+        """
+        return matrix_form(self._program, self._block, self._letters, layout)
 
     @property
     def head(self) -> str:

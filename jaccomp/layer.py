@@ -21,6 +21,7 @@ from jaccomp.spec import Spec, make_spec
 
 if TYPE_CHECKING:
     from jaccomp.card import Card
+    from jaccomp.matrix.form import Layout
     from jaccomp.reference.report import Report
 
 
@@ -131,9 +132,12 @@ class Layer:
         self,
         *,
         checks: Callable[[Layer], Report] | Report | Literal[False] | None = None,
+        layout: Layout = "numerator",
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> Card:
         """All that is known of the layer and derived from it, as data; `card.as_("markdown")` and others render it.
+
+        `layout` is that of matrices: "numerator", with the rows of the output, or "denominator".
 
         `checks=jc.check` runs the ladder of references and records what it found, with date and versions; a report that
         it gave before will do too. Raises `UsageError` for anything else.
@@ -144,12 +148,12 @@ class Layer:
 
         report = checks(self) if callable(checks) else checks
         if report is None or report is False:
-            return card(self)
+            return card(self, layout=layout)
         if not isinstance(report, Report):
             raise UsageError(
                 f"card of {self.name!r}", f"checks is {checks!r}.", "Pass checks=jc.check, or a report that it gave."
             )
-        return card(self, record(report, clock()))
+        return card(self, record(report, clock()), layout)
 
     def bind(self, **values: float | int) -> Layer:
         """The layer with sizes, scalars or inputs fixed: `conv2d.bind(stride=2, KH=3, b=0)`.

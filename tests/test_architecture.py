@@ -34,6 +34,7 @@ ORDER = (
     "calculus",
     "printing_latex",
     "algebra",
+    "matrix",
     "card",
     "jacobian",
     "reference",

@@ -127,8 +127,9 @@ def _block(block: BlockCard) -> tuple[Part, ...]:
     facts += [f"spectral norm {block.norm}"] if block.norm else []
     facts += [f"{block.storage} numbers"] if block.storage else []
     facts += [f"{block.work} multiply-adds a product"] if block.work else []
-    lines = (block.line, *((block.matrix,) if block.matrix is not None else ()))
-    return Formulas(lines), Note("; ".join(facts) + ".")
+    if block.matrix is None:
+        return Formulas((block.line,)), Note("; ".join(facts) + ".")
+    return Formulas((block.line, block.matrix)), Note("; ".join([*facts, f"{block.layout} layout"]) + ".")
 
 
 def _checks(record: CheckRecord | None) -> tuple[Part, ...]:

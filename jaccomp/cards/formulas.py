@@ -9,6 +9,7 @@ import sympy as sp
 from jaccomp.algebra.counts import Count
 from jaccomp.card import Line
 from jaccomp.jacobian import Jacobian
+from jaccomp.matrix.form import Layout
 from jaccomp.printing import RELATIONS, equation_text, expression_text
 from jaccomp.printing_latex import RELATIONS as LATEX_RELATIONS
 from jaccomp.printing_latex import equation_latex, expression_latex, written_latex
@@ -31,6 +32,12 @@ def equation_line(program: Program, equation: Equation) -> Line:
 def jacobian_line(block: Jacobian) -> Line:
     """A block of a Jacobian in index form."""
     return Line(str(block), str(sp.latex(block)))
+
+
+def matrix_line(block: Jacobian, layout: Layout) -> Line | None:
+    """A block in the notation of matrices, with what its words mean; None where its structure has none."""
+    form = block.matrix(layout)
+    return None if form is None else Line(form.statement, form.latex_statement)
 
 
 def expression_line(labels: Labels, expr: sp.Expr, names: Names) -> Line:

@@ -21,6 +21,7 @@ from jaccomp.cards.formulas import (
     equation_line,
     expression_line,
     jacobian_line,
+    matrix_line,
     relation_line,
     written_line,
 )
@@ -29,6 +30,7 @@ from jaccomp.cards.sources import source_parts
 from jaccomp.cards.subject import Subject, arguments, shape_text, signature
 from jaccomp.jacobian import Jacobian
 from jaccomp.lowering.residuals import Halves
+from jaccomp.matrix.form import Layout
 from jaccomp.printing import expression_text, term_names
 from jaccomp.program import Program, reads
 
@@ -36,7 +38,7 @@ BYTES = {"real": 4, "int64": 8}
 """Of one element, in a float32 call."""
 
 
-def card(layer: Subject, checks: CheckRecord | None = None) -> Card:
+def card(layer: Subject, checks: CheckRecord | None = None, layout: Layout = "numerator") -> Card:
     """The card of a layer; `checks` is the record of a run of its checks, where there was one."""
     derivation = pipeline.derive(layer.prepared, traced=True)
     halves, tangent = pipeline.halves(derivation), pipeline.tangent(layer.prepared)
@@ -57,7 +59,7 @@ def card(layer: Subject, checks: CheckRecord | None = None) -> Card:
         intermediates=_lines(layer.prepared),
         local=local_lines(layer.prepared),
         chain=chain_lines(layer.prepared),
-        blocks=tuple(_block(one) for one in layer.jacobians().values()),
+        blocks=tuple(_block(one, layout) for one in layer.jacobians().values()),
         rules=tuple(_fired(step) for step in derivation.steps),
         vjp=_lines(derivation.vjp, own),
         jvp=_lines(jvp, own),
@@ -85,7 +87,7 @@ def _lines(program: Program, known: set[str] | frozenset[str] = frozenset()) -> 
     return tuple(equation_line(program, one) for one in program.equations if one.target not in known)
 
 
-def _block(jacobian: Jacobian) -> BlockCard:
+def _block(jacobian: Jacobian, layout: Layout) -> BlockCard:
     certificate = certify(jacobian.layout, jacobian.program.inputs)  # canonical sizes print as they are declared
 
     def text(formula: sp.Expr) -> str:
@@ -95,8 +97,8 @@ def _block(jacobian: Jacobian) -> BlockCard:
         of=jacobian.of,
         wrt=jacobian.wrt,
         line=jacobian_line(jacobian),
-        matrix=None,
-        layout="numerator",
+        matrix=matrix_line(jacobian, layout),
+        layout=layout,
         structure=certificate.words,
         rank=("" if certificate.exact else "at most ") + text(certificate.rank),
         storage=text(certificate.storage),

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from jaccomp.program import Program
 
 FORMATS = ("text", "markdown", "latex", "json")
+LAYOUTS = ("numerator", "denominator")
 HELP = "a layer's equations, Jacobian and VJP, or one stage of its compilation"
 
 
@@ -34,6 +35,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--trace", action="store_true", help="list the rules that simplified it, before and after")
     parser.add_argument("--card", action="store_true", help="print the whole derivation card")
     parser.add_argument("--format", choices=FORMATS, help="print the whole card as this")
+    parser.add_argument(
+        "--layout", choices=LAYOUTS, default="numerator", help="of the card's matrices: rows of the output, or columns"
+    )
     parser.add_argument("--check", action="store_true", help="run the layer's checks, and record them in its card")
     parser.add_argument("--json", action="store_true", help='{"layers": [{"name", "equations", "jacobian", ...}]}')
 
@@ -86,7 +90,7 @@ def _card(layer: Layer, asked: argparse.Namespace) -> Card:
     from jaccomp.checking import check
 
     chosen = {(one.of, one.wrt) for one in _blocks(layer, asked.of, asked.wrt)}
-    card = layer.card(checks=check if asked.check else None)
+    card = layer.card(checks=check if asked.check else None, layout=asked.layout)
     return replace(card, blocks=tuple(one for one in card.blocks if (one.of, one.wrt) in chosen))
 
 
