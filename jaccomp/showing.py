@@ -68,11 +68,13 @@ def layer(one: Layer) -> Bundle:
 
 
 def jacobian(one: Jacobian) -> Bundle:
-    """The block, and what is certain of it."""
+    """The block in index form and, where it has one, as a matrix; and what is certain of it."""
     import sympy as sp
 
-    formula = display.formulas([str(sp.latex(one))])
-    return display.of_parts(f"{one}\n    {one.structure}", [formula, display.prose(one.structure)])
+    form = one.matrix()
+    text = "\n    ".join([str(one), *([form.statement] if form is not None else []), one.structure])
+    formulas = [str(sp.latex(one)), *([form.latex_statement] if form is not None else [])]
+    return display.of_parts(text, [display.formulas(formulas), display.prose(one.structure)])
 
 
 def kernel(one: Kernel) -> Bundle:

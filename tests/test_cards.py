@@ -191,6 +191,20 @@ def test_a_limit_says_what_rules_it_out_and_what_stands_in() -> None:
     assert "float64 beyond 709.7" in card("softmax").domain[0].why
 
 
+def test_blocks_are_written_as_matrices_in_the_layout_that_is_asked_for() -> None:
+    linear = layers.get("linear")
+    turned = linear.card(layout="denominator")
+    (block,) = (b for b in turned.blocks if b.wrt == "x")
+    assert block.layout == "denominator" and block.matrix is not None and " = Wᵀ, where" in block.matrix.text
+    assert r"W^{\top}" in block.matrix.latex and "; denominator layout." in str(turned)
+    (one,) = card("softmax").blocks
+    assert one.matrix is not None and " = diag(y) - y yᵀ, where" in one.matrix.text
+    (windows, *_) = card("maxpool2d").blocks
+    assert windows.matrix is None and " layout." not in str(card("maxpool2d"))
+    with pytest.raises(UsageError, match="layout 'row': there is none of that name"):
+        linear.card(layout="row")  # type: ignore[arg-type]
+
+
 def test_a_derived_layer_has_a_card() -> None:
     one = layers.get("rmsnorm").vjp().card()
     assert one.equations == layers_lines(one) and one.family == ""
@@ -298,6 +312,11 @@ def test_a_card_as_it_is_read(name: str, update_goldens: bool) -> None:
     """But for its code, which has tests of its own."""
     one = dataclasses.replace(card(name), source=(), version="", spec_hash="")
     compare(path(name, "card"), str(one), update_goldens)
+
+
+def test_text_holds_nothing_that_a_terminal_obeys() -> None:
+    one = dataclasses.replace(card("relu"), doc="a\x1b]0;title\x07b\n\x9bc")
+    assert "\x1b" not in str(one) and "    a\ufffd]0;title\ufffdb\n    \ufffdc\n" in str(one)
 
 
 def test_markdown_escapes_prose_and_fences_code() -> None:

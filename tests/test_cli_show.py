@@ -12,11 +12,13 @@ import pytest
 from commands import Run
 
 import jaccomp.layers
+from jaccomp.card import FORMATS as CARD_FORMATS
 from jaccomp.cli import console, main
+from jaccomp.cli.show import FORMATS, LAYOUTS
 from jaccomp.reference.report import Report, Row
 
 
-@pytest.mark.parametrize("format", ["text", "markdown", "latex", "json"])
+@pytest.mark.parametrize("format", FORMATS)
 def test_show_prints_the_whole_card_in_a_format(format: str, run: Run) -> None:
     code, out, err = run("show", "rmsnorm", "--format", format)
     assert (code, err) == (0, "") and out == jaccomp.layers.get("rmsnorm").card().as_(format).rstrip("\n") + "\n"
@@ -56,12 +58,49 @@ def test_show_records_checks_where_it_is_asked_to(run: Run, monkeypatch: pytest.
         (("--card", "--stage", "vjp"), "--stage is no part of a card, which is printed whole"),
         (("--format", "latex", "--trace"), "--trace is no part of a card"),
         (("--card", "--json"), "Use --format json."),
+        (("--open", "--format", "latex"), "--open shows HTML, not latex.\n  Leave out --format."),
+        (("relu6", "--format", "html"), "2 layers make 2 pages of HTML.\n  Name one, or use jaccomp gallery."),
         (("--check",), "--check records checks in a card, and none is asked for.\n  Add --card or --format."),
     ],
 )
 def test_options_of_show_that_do_not_go_together(words: tuple[str, ...], said: str, run: Run) -> None:
     code, out, err = run("show", "relu", *words)
     assert (code, out) == (2, "") and said in err
+
+
+def test_the_layout_of_matrices_is_chosen(run: Run) -> None:
+    shapes = {}
+    for layout in LAYOUTS:
+        card = json.loads(run("show", "linear", "--format", "json", "--wrt", "x", "--layout", layout)[1])
+        (block,) = card["blocks"]
+        assert block["layout"] == layout
+        shapes[layout] = block["matrix"]["text"]
+    assert " = W" in shapes["numerator"] and " = Wᵀ" in shapes["denominator"]
+    assert json.loads(run("show", "linear", "--format", "json")[1])["blocks"][0]["layout"] == "numerator"
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_a_card_opens_in_the_browser_from_a_private_file(
+    is_there: bool, run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    opened: list[str] = []
+
+    def browser(url: str) -> bool:
+        opened.append(url)
+        return is_there
+
+    monkeypatch.setattr("webbrowser.open", browser)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    code, out, err = run("show", "relu", "--open")
+    (path,) = tmp_path.glob("jaccomp-*/relu.html")
+    assert (code, out) == (0, "") and opened == [path.as_uri()]
+    assert err == (f"opened {path}\n" if is_there else f"{path}\n")
+    assert path.parent.stat().st_mode & 0o777 == 0o700
+    assert path.read_text(encoding="utf-8") == jaccomp.layers.get("relu").card().as_("html")
+
+
+def test_the_formats_are_those_of_a_card() -> None:
+    assert set(FORMATS) == set(CARD_FORMATS)
 
 
 class Terminal(io.StringIO):

@@ -30,7 +30,7 @@ HOLDS = {
     "WrittenEquation": ("y[n, i] = exp(x[n, i])/Sum(", r"y_{n,i} = \frac{"),
     "Program": ("ct_x[n,i] = y[n,i] (ct_y[n,i] - r1[n])", r"\bar{x}_{n,i} = y_{n,i}"),
     "Layer": ("softmax(x[N, D]) -> y[N, D]\n    Softmax (Bridle, 1990).", r"y_{n,i} = \frac{"),
-    "Jacobian": ("∂y[n,i]/∂x[m,j] = y[n,i] δ(n,m) (δ(i,j) - y[n,j])", r"\frac{\partial y_{n,i}}{\partial x_{m,j}} = "),
+    "Jacobian": ("∂y[n,:]/∂x[n,:] = diag(y) - y yᵀ", r"= \operatorname{diag}\left(y\right) - y \, y^{\top}"),
     "Kernel": ("Kernel softmax: forward, vjp", r"\frac{\partial y_{n,i}}{\partial x_{m,j}} = "),
     "Report": ("1 of 3 failed", "1 of 3 failed"),
     "Card": ("Local Jacobians", r"\frac{\partial y_{n,i}}{\partial x_{m,j}} = "),

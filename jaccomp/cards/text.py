@@ -21,8 +21,14 @@ def plain(text: str, kind: str) -> str:
 
 def render(card: Card, paint: Paint = plain) -> str:
     """The card; titles, and the equations before and after a rule, as `paint` makes them."""
-    head = paint(card.signature, "title") + "".join(f"\n{INDENT}{line}" for line in card.doc.splitlines())
+    said = (f"\n{INDENT}{printable(line)}" for line in card.doc.splitlines())
+    head = paint(card.signature, "title") + "".join(said)
     return "\n\n".join([head, *(_section(one, paint) for one in sections(card))]) + "\n"
+
+
+def printable(text: str) -> str:
+    """Text without what a terminal would obey."""
+    return "".join(one if one.isprintable() else "\N{REPLACEMENT CHARACTER}" for one in text)
 
 
 def _section(section: Section, paint: Paint) -> str:

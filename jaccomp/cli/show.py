@@ -7,6 +7,7 @@ domain and generated source too. With --stage, one stage of its compilation. On 
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from jaccomp.pipeline import Derivation
     from jaccomp.program import Program
 
-FORMATS = ("text", "markdown", "latex", "json")
+FORMATS = ("text", "markdown", "latex", "html", "json")
 LAYOUTS = ("numerator", "denominator")
 HELP = "a layer's equations, Jacobian and VJP, or one stage of its compilation"
 
@@ -39,13 +40,17 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--layout", choices=LAYOUTS, default="numerator", help="of the card's matrices: rows of the output, or columns"
     )
     parser.add_argument("--check", action="store_true", help="run the layer's checks, and record them in its card")
+    parser.add_argument("--open", action="store_true", help="open the card's HTML in the browser")
     parser.add_argument("--json", action="store_true", help='{"layers": [{"name", "equations", "jacobian", ...}]}')
 
 
 def run(arguments: argparse.Namespace) -> int:
     _refuse(arguments)
     layers = [one.load() for one in targets(arguments.layer)]
-    if arguments.card or arguments.format:
+    if arguments.open:
+        for layer in layers:
+            _open(_card(layer, arguments))
+    elif arguments.card or arguments.format:
         console.page(_cards([_card(layer, arguments) for layer in layers], arguments.format or "text"))
     elif arguments.json:
         console.print_json({"layers": [_record(layer, arguments) for layer in layers]})
@@ -56,7 +61,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _refuse(asked: argparse.Namespace) -> None:
     """Raises `UsageError` for options that do not go together."""
-    is_card = bool(asked.card or asked.format)
+    is_card = bool(asked.card or asked.format or asked.open)
     if asked.stage not in (None, "jacobian") and (asked.of or asked.wrt):
         raise UsageError("show", f"--of and --wrt choose Jacobian blocks; stage {asked.stage} has none.")
     for option, given in (("--stage", asked.stage), ("--trace", asked.trace), ("--json", asked.json)):
@@ -65,6 +70,8 @@ def _refuse(asked: argparse.Namespace) -> None:
             raise UsageError("show", f"{option} is no part of a card, which is printed whole.", remedy)
     if asked.check and not is_card:
         raise UsageError("show", "--check records checks in a card, and none is asked for.", "Add --card or --format.")
+    if asked.open and asked.format not in (None, "html"):
+        raise UsageError("show", f"--open shows HTML, not {asked.format}.", "Leave out --format.")
 
 
 def _shown(layer: Layer, asked: argparse.Namespace) -> str:
@@ -101,12 +108,27 @@ def _cards(cards: list[Card], format: str) -> str:
     from jaccomp.cards import latex, text
     from jaccomp.cards.json import record
 
+    if format == "html" and len(cards) > 1:
+        raise UsageError(
+            "show", f"{len(cards)} layers make {len(cards)} pages of HTML.", "Name one, or use jaccomp gallery."
+        )
     if format == "latex":
         return latex.document(cards).rstrip("\n")
     if format == "json" and len(cards) > 1:
         return json.dumps([record(one) for one in cards], indent=1, ensure_ascii=False)
     shown = [text.render(one, _painted) if format == "text" else one.as_(format) for one in cards]
     return "\n".join(shown).rstrip("\n")
+
+
+def _open(card: Card) -> None:
+    """Show a card in the browser, from a file in a folder that only its user can read; without one, say where it is."""
+    import tempfile
+    import webbrowser
+    from pathlib import Path
+
+    path = Path(tempfile.mkdtemp(prefix="jaccomp-")) / f"{card.name}.html"
+    path.write_text(card.as_("html"), encoding="utf-8")
+    print(path if not webbrowser.open(path.as_uri()) else f"opened {path}", file=sys.stderr)
 
 
 def _painted(line: str, kind: str) -> str:
