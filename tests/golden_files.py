@@ -28,8 +28,12 @@ def identity_path(name: str) -> Path:
 
 def expected() -> set[Path]:
     """Every file that a test uses."""
-    parts = {path(name, part) for name in WHOLE for part in PARTS}
-    return parts | {path(name, "jacobian") for name in TEXTBOOK} | {path(name, "card") for name in CARDS}
+    return (
+        {path(name, "jacobian") for name in TEXTBOOK}
+        | {path(name, part) for name in WHOLE for part in PARTS}
+        | {path(name, "card") for name in CARDS}
+        | set(map(identity_path, IDENTITIES))
+    )
 
 
 def compare(file: Path, text: str, update: bool) -> None:

@@ -29,8 +29,8 @@ ORDER = (
     "pieces",
     "normalise",
     "printing",
-    "pictures",
     "latex_names",
+    "pictures",
     "calculus",
     "printing_latex",
     "algebra",
@@ -60,6 +60,7 @@ ORDER = (
     "analysis",
     "checking",
     "showing",
+    "instances",
     "",                         # jaccomp itself: the public names
     "benchmark",
     "cli",

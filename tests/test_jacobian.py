@@ -181,3 +181,14 @@ def test_the_calculus_refuses_a_pair_that_is_no_block() -> None:
 def test_latex_has_both_sides_and_the_deltas() -> None:
     text = sp.latex(get("softmax").jacobian())
     assert text.startswith(r"\frac{\partial y_{n,i}}{\partial x_{m,j}} = ") and r"\delta_{" in text
+
+
+def test_the_trace_in_symbols() -> None:
+    block = get("softmax").jacobian()
+    n, i = block.indices[:2]
+    y = jc.tensor("y", *block.shape[:2])
+    size_n, size_d = block.shape[:2]
+    assert block.trace() == sp.Sum(y[n, i] * (1 - y[n, i]), (i, 0, size_d - 1), (n, 0, size_n - 1))
+    assert get("sigmoid").jacobian().trace().function == get("sigmoid").jacobian()[block.indices[0], block.indices[0]]
+    with pytest.raises(UsageError, match=r"trace of the jacobian of 'y' by 'W': rows have shape \(N, O\), columns"):
+        get("linear").jacobian(wrt="W").trace()
