@@ -26,7 +26,7 @@ needs_nu = pytest.mark.skipif(bool(chromium.without_nu()), reason=chromium.witho
 
 TAB, SPACE, ENTER, BACK, UP, RIGHT = "\ue004", " ", "\ue007", "\ue003", "\ue013", "\ue014"
 SHIFT_TAB = ("\ue008", "\ue004", "\ue008")
-LAYERS = ("softmax", "layernorm", "causal_attention", "lstm_cell", "conv2d", "relu", "embedding")
+LAYERS = ("softmax", "layernorm", "causal_attention", "lstm_cell", "relu", "embedding")
 SIZES = ((390, 844), (1440, 900))
 
 

@@ -95,6 +95,12 @@ def test_a_formula_is_spelled_in_mathml_core(latex: str, spelled: str) -> None:
     assert inner(latex) == spelled
 
 
+def test_a_line_may_break_where_a_formula_has_wide_spaces_of_its_own() -> None:
+    parts = (r"x = y", r"\left(a \quad b\right)", "z")
+    whole = mathml(r"x = y,\quad \left(a \quad b\right),\ z \qquad")
+    assert whole == " ".join([mathml(f"{parts[0]},"), mathml(f"{parts[1]},"), mathml(parts[2])])
+
+
 @pytest.mark.parametrize(
     "latex",
     [
@@ -126,7 +132,8 @@ def test_whatever_is_read_is_well_formed_and_holds_known_elements_alone(latex: s
     except UnreadLatex:
         return
     # XML cannot hold these characters, whoever escapes them; a page replaces them.
-    root = ElementTree.fromstring(re.sub("[\x00-\x08\x0b-\x1f\ud800-\udfff\ufffe\uffff]", "", text))
+    legal = re.sub("[\x00-\x08\x0b-\x1f\ud800-\udfff\ufffe\uffff]", "", text)
+    root = ElementTree.fromstring(f"<math>{legal}</math>")
     for element in root.iter():
         assert element.tag in ELEMENTS and set(element.attrib) <= ATTRIBUTES
 
@@ -156,9 +163,7 @@ def lines(value: Any) -> Iterator[Line]:
             yield from lines(each)
 
 
-@pytest.mark.parametrize(
-    "name", ["softmax", "layernorm", "causal_attention", "conv2d", "maxpool2d", "lstm_cell", "rope"]
-)
+@pytest.mark.parametrize("name", ["softmax", "layernorm", "causal_attention", "conv2d", "maxpool2d", "rope"])
 def test_every_formula_of_a_derived_card_is_read(name: str) -> None:
     found = list(lines(jc.layers.get(name).card()))
     assert len(found) > 20 and all(mathml(one.latex) for one in found)

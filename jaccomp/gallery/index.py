@@ -8,11 +8,15 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
-from jaccomp.card import Card, Line
+from jaccomp.card import BlockCard, Card, Line
 from jaccomp.gallery.documents import asset, document
 
 UNNAMED = "layers"
 """What layers without a family are listed under."""
+
+
+LONGEST = 100
+"""Letters of a matrix form that the index shows: what its symbols stand for makes others long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +66,7 @@ def family(card: Card) -> str:
 
 
 def entry(card: Card, href: str) -> Entry:
-    """What the index says of a card: its last equation, its first block as a matrix where it is one, its structures."""
-    first = card.blocks[0] if card.blocks else None
+    """What the index says of a card: its last equation, its first block, its structures."""
     structures = sorted({one for block in card.blocks for one in structure_terms(block.structure)})
     formulas = [line.text for line in card.equations]
     search = " ".join([card.name, card.family, card.doc, *formulas, *(block.structure for block in card.blocks)])
@@ -73,10 +76,15 @@ def entry(card: Card, href: str) -> Entry:
         family=family(card),
         doc=card.doc,
         equation=card.equations[-1],
-        block=None if first is None else first.matrix or first.line,
+        block=_shown(card.blocks[0]) if card.blocks else None,
         structures=tuple(structures),
         search=" ".join(search.split()),
     )
+
+
+def _shown(block: BlockCard) -> Line:
+    """The block as a matrix where that is short, else in index form."""
+    return block.matrix if block.matrix is not None and len(block.matrix.text) <= LONGEST else block.line
 
 
 def structure_terms(words: str) -> tuple[str, ...]:

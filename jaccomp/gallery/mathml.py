@@ -27,6 +27,7 @@ from jaccomp.gallery.symbols import (
 
 _TOKEN = re.compile(r"\\[A-Za-z]+\*?|\\.|[0-9]+(?:\.[0-9]+)?|[A-Za-z]+|\s+|.", re.DOTALL)
 _ENDS = frozenset({"}", "&", r"\\", r"\right", r"\end", "]"})
+_BREAKS = frozenset({r"\quad", r"\qquad", "\\ "})
 _FENCES = {"matrix": "", "smallmatrix": "", "pmatrix": "()", "bmatrix": "[]", "vmatrix": "||", "Vmatrix": "‖‖"}
 _LEFT_ALIGNED = frozenset({"cases", "aligned", "align*", "split"})
 _WORD_LAST = re.compile(r"<mi>[^<]{2,}</mi>")
@@ -44,12 +45,22 @@ class UnreadLatex(ValueError):
 
 
 def mathml(latex: str) -> str:
-    """The formula as one `math` element, in display style. Raises `UnreadLatex`."""
+    """The formula in display style: one `math` element for each stretch between wide spaces, where a line may break.
+
+    y = W x,\\quad \\text{where } W \\in \\mathbb{R}   ->   <math>y = W x ,</math> <math>where W ∈ ℝ</math>
+
+    Raises `UnreadLatex`.
+    """
     reader = _Reader(latex)
-    body = reader.row(frozenset())
+    stretches = [reader.row(_BREAKS)]
+    while reader.peek() in _BREAKS:
+        reader.take()
+        stretches.append(reader.row(_BREAKS))
     if reader.peek():
         raise UnreadLatex(f"{reader.peek()!r} closes nothing in {latex!r:.200}")
-    return f'<math displaystyle="true">{body}</math>'
+    return " ".join(
+        f'<math displaystyle="true">{one}</math>' for one in stretches if one != _NOTHING or len(stretches) == 1
+    )
 
 
 class _Reader:

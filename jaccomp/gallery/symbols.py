@@ -70,6 +70,7 @@ OPERATORS: dict[str, str] = {
     r"\otimes": "⊗",
     r"\oplus": "⊕",
     r"\ominus": "⊖",
+    r"\oslash": "⊘",
     r"\circ": "∘",
     r"\ast": "∗",
     r"\star": "⋆",
