@@ -92,16 +92,30 @@ def axis_ranges(tensor: Tensor) -> Domain:
     return tuple(c for axis, extent in zip(AXES, tensor.shape, strict=False) for c in in_range(axis, extent))
 
 
-def without_implied(domain: Sequence[Constraint], given: Sequence[Constraint]) -> Domain:
-    """The domain less the inequalities that follow from the rest of it and from `given`."""
+def without_implied(
+    domain: Sequence[Constraint], given: Sequence[Constraint], bound: Sequence[sp.Symbol] = ()
+) -> Domain:
+    """The domain less the inequalities that follow from the rest of it and from `given`.
+
+    An index of `bound` keeps an end on either side that bounds it by itself: `2 b = i < 2` implies b <= 0, but loops,
+    hulls and printing read ranges where they are written.
+    """
     kept = list(domain)
     for constraint in reversed(domain):
         if constraint.equality:
             continue
         others = [c for c in kept if c is not constraint]
+        if any(_is_last_end(constraint, index, others) for index in bound):
+            continue
         if proves([*given, *others], constraint, depth=3):
             kept = others
     return tuple(kept)
+
+
+def _is_last_end(constraint: Constraint, index: sp.Symbol, others: Sequence[Constraint]) -> bool:
+    """Is it the one constraint that bounds an index on its side, with a unit coefficient?"""
+    slope = constraint.expr.coeff(index)
+    return slope in (1, -1) and not any(not c.equality and c.expr.coeff(index) == slope for c in others)
 
 
 def coefficient(expr: sp.Expr, index: sp.Symbol) -> sp.Expr:
@@ -157,7 +171,7 @@ def solve_equalities(term: Term, given: Sequence[Constraint]) -> Term | None:
     kept = list(dict.fromkeys(c for c in domain if not (c.expr.is_number and not c.equality and c.expr >= 0)))
     if any(c.expr.is_number and not c.equality and c.expr < 0 for c in kept):
         return None
-    return Term(body, tuple(bound), without_implied(kept, given))
+    return Term(body, tuple(bound), without_implied(kept, given, bound))
 
 
 def expanded_reads(body: sp.Expr) -> sp.Expr:

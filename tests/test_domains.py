@@ -5,9 +5,11 @@ from __future__ import annotations
 import itertools
 import random
 
+import numpy as np
 import pytest
 import sympy as sp
 
+import jaccomp as jc
 from jaccomp.domains import at_most_one, extremes, form, hull, position, proves, solve_equalities, without_implied
 from jaccomp.errors import StageError
 from jaccomp.program import AXES, Constraint, Term, at_least, bound_symbol, equal, in_range, size_symbol, value_symbol
@@ -131,3 +133,17 @@ def test_the_position_of_an_extremum_counts_its_indices_in_their_order() -> None
 )
 def test_an_index_has_at_most_one_value(domain: tuple[Constraint, ...], holds: bool) -> None:
     assert at_most_one(Term(ZERO, (b,), domain), b) is holds
+
+
+def test_a_range_of_one_keeps_its_ends_where_an_equality_implies_them() -> None:
+    N = jc.size("N")
+    n, o = jc.index("n", N), jc.index("o", 1)
+    x, y = jc.tensor("x y", N, 2)
+    steps = [sp.Eq(y[n, 2 * o], sp.sin(x[n, 2 * o])), sp.Eq(y[n, 2 * o + 1], x[n, 2 * o + 1] ** 2)]
+    layer = jc.Layer("pair", inputs=[x], outputs=[y], equations=steps)
+    point = np.array([[0.5, 2.0], [1.0, -3.0]])
+    kernel = jc.compile(layer)
+    np.testing.assert_allclose(kernel(point), np.stack([np.sin(point[:, 0]), point[:, 1] ** 2], axis=1), rtol=1e-14)
+    slopes = np.stack([np.cos(point[:, 0]), 2 * point[:, 1]], axis=1)
+    np.testing.assert_allclose(kernel.vjp(point)[1](np.ones((2, 2)))[0], slopes, rtol=1e-14)
+    assert "cos(x[n,2·l])" in layer.jacobian().text
