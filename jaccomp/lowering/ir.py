@@ -52,6 +52,10 @@ class FloorDiv(sp.Function):  # type: ignore[misc]
     nargs = 2
     is_integer = True
 
+    @classmethod
+    def eval(cls, a: sp.Expr, b: sp.Expr) -> sp.Expr | None:
+        return sp.floor(a / b) if a.is_Integer and b.is_Integer and b > 0 else None
+
 
 class LowerBound(sp.Function):  # type: ignore[misc]
     """The least j with `c*j + e >= 0`, for c of any sign: (c, e); far below 0 where c < 0, far above if c = 0 > e."""
