@@ -83,7 +83,7 @@ class Forms:
     def _plan(self, jacobian: Jacobian, form: str) -> tuple[Plan, Run | None]:
         key = jacobian.of, jacobian.wrt, form
         if key not in self._plans:
-            made = plan(jacobian, form)
+            made = plan(jacobian, form, self.layer.program.inputs)
             run = None if made.program is None else self._compiled(type(self.layer).of_program(made.program))
             self._plans[key] = made, run
         return self._plans[key]

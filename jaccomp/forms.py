@@ -28,7 +28,6 @@ from jaccomp.jacobian import Jacobian
 from jaccomp.notation import Access
 from jaccomp.program import (
     AXES,
-    DERIVED,
     Equation,
     Program,
     Tensor,
@@ -36,7 +35,6 @@ from jaccomp.program import (
     accesses,
     bound_symbol,
     live,
-    reads,
     term_accesses,
 )
 from jaccomp.reference import indices
@@ -71,18 +69,21 @@ class Plan:
     assemble: Callable[[Numbers], Any]
 
 
-def plan(jacobian: Jacobian, form: str) -> Plan:
-    """The plan of a block for "diagonal", "factors" or "sparse". Raises `UsageError` where it has no such form."""
+def plan(jacobian: Jacobian, form: str, inputs: Sequence[str]) -> Plan:
+    """The plan of a block for "diagonal", "factors" or "sparse"; `inputs` are the layer's, by canonical names.
+
+    Raises `UsageError` where the block has no such form.
+    """
     structure = jacobian.layout
     what = f"jacobian of {jacobian.of!r} by {jacobian.wrt!r} of {jacobian.layer}, form={form!r}"
     if form == "sparse":
-        return _sparse(jacobian, structure)
+        return _sparse(jacobian, structure, inputs)
     patterns = [part for part in structure.parts if not isinstance(part, Product)]
     if form == "diagonal" and jacobian.certificate.form != "diagonal":
         raise UsageError(what, f"it is not diagonal: {jacobian.structure}.", _offer(jacobian))
     if patterns:
         raise UsageError(what, f"it is no sum of products of factors: {jacobian.structure}.", _offer(jacobian))
-    return _factored(jacobian, structure, diagonal=form == "diagonal")
+    return _factored(jacobian, structure, inputs, diagonal=form == "diagonal")
 
 
 def _offer(jacobian: Jacobian) -> str:
@@ -97,8 +98,8 @@ def _offer(jacobian: Jacobian) -> str:
 class _Values:
     """The values that a form needs, each distinct one an output of one program."""
 
-    def __init__(self, jacobian: Jacobian) -> None:
-        self.base = jacobian.program
+    def __init__(self, jacobian: Jacobian, inputs: Sequence[str]) -> None:
+        self.base, self.inputs = jacobian.program, inputs
         self.seen: dict[object, int] = {}
         self.equations: list[Equation] = []
         self.tensors: list[Tensor] = []
@@ -121,37 +122,22 @@ class _Values:
 
     def program(self, integers: Sequence[str]) -> Program | None:
         """A program of the layer's inputs with the values, then the integer tensors, as its outputs."""
-        known = _of_inputs(self.base)
-        computed = tuple(name for name in integers if name not in self.base.inputs)
+        computed = tuple(name for name in integers if name not in self.inputs)
         if not self.equations and not computed:
             return None
         names = {**self.base.labels.names, **{t.name: _unused(t.name, self.base) for t in self.tensors}}
-        declared = self.base.declarations()
-        inputs = tuple(name for name in self.base.inputs if not DERIVED.match(name))
-        tensors = (*(declared[n] for n in inputs), *(declared[e.target] for e in known), *self.tensors)
+        seeds = [name for name in self.base.inputs if name not in self.inputs]
         return live(
             replace(
                 self.base,
                 name=f"{self.base.name}_jacobian",
-                inputs=inputs,
+                inputs=tuple(self.inputs),
                 outputs=(*(t.name for t in self.tensors), *computed),
-                equations=(*known, *self.equations),
-                tensors=tensors,
+                equations=(*self.base.equations, *self.equations),
+                tensors=(*(t for t in self.base.tensors if t.name not in seeds), *self.tensors),
                 labels=replace(self.base.labels, names=names),
             )
         )
-
-
-def _of_inputs(program: Program) -> list[Equation]:
-    """The equations of a VJP that read no cotangent."""
-    linear = {name for name in program.inputs if DERIVED.match(name)}
-    kept = []
-    for equation in program.equations:
-        if linear & set(reads(equation)) or equation.target in program.outputs:
-            linear.add(equation.target)
-        else:
-            kept.append(equation)
-    return kept
 
 
 def _unused(name: str, program: Program) -> str:
@@ -164,8 +150,8 @@ def _unused(name: str, program: Program) -> str:
 # Diagonal and factors
 
 
-def _factored(jacobian: Jacobian, structure: Structure, *, diagonal: bool) -> Plan:
-    layout, values = structure.layout, _Values(jacobian)
+def _factored(jacobian: Jacobian, structure: Structure, inputs: Sequence[str], *, diagonal: bool) -> Plan:
+    layout, values = structure.layout, _Values(jacobian, inputs)
     drafts: list[tuple[float, list[tuple[tuple[Label, ...], int]], Product]] = []
     for part in structure.parts:
         assert isinstance(part, Product)
@@ -208,12 +194,12 @@ class _Placed:
     output: int | None
 
 
-def _sparse(jacobian: Jacobian, structure: Structure) -> Plan:
-    values = _Values(jacobian)
+def _sparse(jacobian: Jacobian, structure: Structure, inputs: Sequence[str]) -> Plan:
+    values = _Values(jacobian, inputs)
     placed = [_placed(entries(part, structure.layout), values) for part in structure.parts]
     positions = [e for one in placed for e in (*one.entries.rows, *one.entries.columns)]
     integers = tuple(dict.fromkeys(a.name for e in positions for a in accesses(e)))
-    computed = [name for name in integers if name not in values.base.inputs]
+    computed = [name for name in integers if name not in inputs]
     block = jacobian.block
     axes = [values.base.tensor(name).shape for name in (block.seed, block.output)]
     count = len(values.tensors)

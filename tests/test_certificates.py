@@ -131,3 +131,27 @@ def forms_agree(kernel: Any, block: Jacobian, call: dict[str, Any], dense: Any, 
         assert factors.spectral_bound() >= np.linalg.norm(dense, 2) * (1 - 1e-12)
         if dense.shape[0] == dense.shape[1]:
             assert factors.trace() == pytest.approx(np.trace(dense), rel=1e-9, abs=1e-9 * scale * len(dense))
+
+
+SECOND = {"gelu": "diagonal", "softmax": "factors", "rmsnorm": "factors", "embedding": "sparse", "maxpool1d": "sparse"}
+
+
+@pytest.mark.parametrize("name", SECOND)
+def test_so_do_those_of_layers_that_were_derived(name: str) -> None:
+    layer, derived = layers.get(name), layers.get(name).vjp()
+    kernel = jc.compile(derived, backend="numpy")
+    forms = set()
+    for sample in points(layer):
+        shapes = {k: np.shape(v) for k, v in sample.inputs.items()}
+        of = jc.compile(layer, backend="numpy").shapes(**shapes, **integers(layer, sample))
+        rng = np.random.default_rng(11)
+        seeds = {f"ct_{t.name}": rng.standard_normal(of[t.name]) for t in layer.spec.outputs}
+        call = {**sample.inputs, **seeds, **sample.scalars, **integers(layer, sample)}
+        for (target, source), block in derived.jacobians().items():
+            shape = np.shape(sample.inputs[target.removeprefix("ct_")])
+            rows = int(np.prod(shape, dtype=int))
+            dense = flat(kernel.jacobian(**call, of=target, wrt=source), rows)
+            agrees(block, block.certificate, dense, sample)
+            forms_agree(kernel, block, call, dense, shape)
+            forms.add(block.certificate.form)
+    assert SECOND[name] in forms
