@@ -61,6 +61,9 @@ class Placed:
     sizes: Mapping[str, str]
 
 
+Path = tuple[tuple[Placed, str, str], ...]
+
+
 class Chain(Layer):
     """A layer that knows the layers it is made of; `stages` are in order of their dependence."""
 
@@ -90,8 +93,8 @@ class Chain(Layer):
             built[one.name] = built[same.name] if same.name in built else compile(one.layer, **options)
         return built
 
-    def factors(self, of: str, wrt: str) -> tuple[tuple[Jacobian, ...], ...]:
-        """The blocks along each path, the last stage's first: ∂of/∂wrt is the sum over paths of their products.
+    def paths(self, of: str, wrt: str) -> tuple[Path, ...]:
+        """Every path of stages from `wrt` to `of`, the last stage first: (stage, its output, its input) at each step.
 
         Raises `UsageError` where `of` is no output of a stage or `wrt` no input, by the chain's names.
         """
@@ -101,8 +104,16 @@ class Chain(Layer):
                 raise UsageError(
                     f"factors of chain {self.name!r}", f"no stage has {name!r}.", f"There are {sorted(known)}."
                 )
-        found = _paths(self.stages, of, wrt)
-        return tuple(tuple(one.layer.jacobian(output, wired) for one, output, wired in path) for path in found)
+        return _paths(self.stages, of, wrt)
+
+    def factors(self, of: str, wrt: str) -> tuple[tuple[Jacobian, ...], ...]:
+        """The blocks along each path, the last stage's first: ∂of/∂wrt is the sum over paths of their products.
+
+        Raises what `paths` does.
+        """
+        return tuple(
+            tuple(one.layer.jacobian(output, wired) for one, output, wired in path) for path in self.paths(of, wrt)
+        )
 
 
 def chain(name: str = "chain", /, **stages: Layer | Stage) -> Chain:
@@ -416,11 +427,11 @@ class _Rewriter:
             yield one, one.args[1][0], one.args[1][1]
 
 
-def _paths(stages: Sequence[Placed], of: str, wrt: str) -> tuple[tuple[tuple[Placed, str, str], ...], ...]:
+def _paths(stages: Sequence[Placed], of: str, wrt: str) -> tuple[Path, ...]:
     """Every path of stages from one tensor of a chain to another, the last stage first: (stage, output, input)."""
     producer = {placed.outputs[o]: (placed, o) for placed in stages for o in placed.outputs}
 
-    def back(tensor: str) -> Iterator[tuple[tuple[Placed, str, str], ...]]:
+    def back(tensor: str) -> Iterator[Path]:
         placed, output = producer[tensor]
         for own, name in placed.inputs.items():
             if name == wrt:

@@ -337,8 +337,13 @@ def operator(
     dtype: Any,
     forward: Callable[[Array], Array],
     backward: Callable[[Array], Array],
+    forward_columns: Callable[[Array], Array] | None = None,
+    backward_columns: Callable[[Array], Array] | None = None,
 ) -> Any:
-    """A SciPy `LinearOperator`: `matvec` is the JVP, `rmatvec` the VJP, on flat vectors."""
+    """A SciPy `LinearOperator`: `matvec` is the JVP, `rmatvec` the VJP, on flat vectors.
+
+    `matmat` and `rmatmat` are `forward_columns` and `backward_columns` where given, else column by column.
+    """
     from scipy.sparse.linalg import LinearOperator
 
     (of, wrt), kind = shapes, np.dtype(dtype)
@@ -346,6 +351,14 @@ def operator(
     def flat(function: Callable[[Array], Array], shape: tuple[int, ...]) -> Callable[[Array], Array]:
         return lambda x: np.asarray(function(np.asarray(x, kind).reshape(shape))).reshape(-1)
 
+    def columns(function: Callable[[Array], Array] | None) -> Callable[[Array], Array] | None:
+        return None if function is None else lambda x: np.asarray(function(np.asarray(x, kind)))
+
     return LinearOperator(
-        shape=(prod(of), prod(wrt)), matvec=flat(forward, wrt), rmatvec=flat(backward, of), dtype=kind
+        shape=(prod(of), prod(wrt)),
+        matvec=flat(forward, wrt),
+        rmatvec=flat(backward, of),
+        matmat=columns(forward_columns),
+        rmatmat=columns(backward_columns),
+        dtype=kind,
     )

@@ -10,15 +10,16 @@ Each product runs the stages' own kernels; a whole network never becomes one ker
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from math import prod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from jaccomp.analysis import batching
 from jaccomp.composition import Chain, Placed
 from jaccomp.errors import UsageError
 from jaccomp.structured import operator
@@ -71,6 +72,12 @@ class Model:
     def outputs(self) -> tuple[str, ...]:
         return tuple(t.name for t in self.chain.spec.outputs)
 
+    def having(self, parameters: Mapping[str, ArrayLike]) -> Model:
+        """The same model with other values for some parameters: kernels are shared, nothing is compiled again."""
+        made = Model(self.chain, {**self.parameters, **parameters}, backend=self.backend, **self.constants)
+        made.kernels = self.kernels
+        return made
+
     def given(self, *inputs: ArrayLike) -> dict[str, Array]:
         """Parameters and inputs by name. Raises `UsageError` where their number is not that of the open inputs."""
         if len(inputs) != len(self.inputs):
@@ -85,8 +92,8 @@ class Model:
         """The chain's outputs, by its stages' kernels."""
         values = self.given(*inputs)
         for placed in self.chain.stages:
-            values |= self._outputs(
-                placed, self.kernels[placed.name].forward(*self._call(placed, values), **self._own(placed))
+            values |= self.named(
+                placed, self.kernels[placed.name].forward(*self._call(placed, values), **self.own(placed))
             )
         each = tuple(values[name] for name in self.outputs)
         return each[0] if len(each) == 1 else each
@@ -97,19 +104,21 @@ class Model:
         pullbacks: dict[str, Callable[..., Any]] = {}
         for placed in self.chain.stages:
             result, pullbacks[placed.name] = self.kernels[placed.name].vjp(
-                *self._call(placed, values), **self._own(placed)
+                *self._call(placed, values), **self.own(placed)
             )
-            values |= self._outputs(placed, result)
+            values |= self.named(placed, result)
         return Linearisation(self, values, pullbacks)
 
     def _call(self, placed: Placed, values: Mapping[str, Array]) -> tuple[Array, ...]:
         return tuple(values[placed.inputs[t.name]] for t in placed.layer.spec.inputs)
 
-    def _own(self, placed: Placed) -> dict[str, Any]:
+    def own(self, placed: Placed) -> dict[str, Any]:
+        """The constants of a stage, by its layer's names."""
         names = {**placed.scalars, **placed.sizes}
         return {own: self.constants[name] for own, name in names.items() if name in self.constants}
 
-    def _outputs(self, placed: Placed, result: Any) -> dict[str, Array]:
+    def named(self, placed: Placed, result: Any) -> dict[str, Array]:
+        """What a stage's kernel returned, by the chain's names."""
         each = result if len(placed.outputs) > 1 else (result,)
         return dict(zip(placed.outputs.values(), map(np.asarray, each), strict=True))
 
@@ -125,7 +134,9 @@ class Linearisation:
     def operator(self, of: str | None = None, wrt: str | None = None) -> Any:
         """The Jacobian ∂of/∂wrt as a SciPy `LinearOperator` on flat vectors.
 
-        By default of the last output by the first input; any two tensors of the chain serve, intermediates too. Raises
+        By default of the last output by the first input; any two tensors of the chain serve, intermediates too. Its
+        `matmat` and `rmatmat` run all columns as one batch where every stage between treats its leading axis point by
+        point (`batching`), one after the other elsewhere. Raises
         `UsageError` for a name that the chain does not have.
         """
         target, source = of or self.model.outputs[-1], wrt or self.model.inputs[0]
@@ -138,7 +149,26 @@ class Linearisation:
                 )
         shapes = self.values[target].shape, self.values[source].shape
         dtype = np.result_type(self.values[target], self.values[source])
-        return operator(shapes, dtype, lambda t: self.jvp({source: t}, target), lambda v: self.vjp({target: v}, source))
+        ranks = {name: value.ndim for name, value in self.values.items()}
+        plan = batching.plan(self.model.chain, target, source, ranks)
+        return operator(
+            shapes,
+            dtype,
+            lambda t: self.jvp({source: t}, target),
+            lambda v: self.vjp({target: v}, source),
+            None if plan is None else partial(batching.matmat, self, plan, target, source),
+            None if plan is None else partial(batching.rmatmat, self, plan, target, source),
+        )
+
+    def blocks(self, of: Sequence[str] | None = None, wrt: Sequence[str] | None = None) -> dict[tuple[str, str], Any]:
+        """(output, input) -> the operator of that block; by default of every output by every real input.
+
+        Parameters are inputs too. Raises what `operator` does.
+        """
+        chain = self.model.chain.spec
+        targets = of if of is not None else [t.name for t in chain.outputs if t.dtype == "real"]
+        sources = wrt if wrt is not None else [t.name for t in chain.inputs if t.dtype == "real"]
+        return {(one, other): self.operator(one, other) for one in targets for other in sources}
 
     def jvp(self, tangents: Mapping[str, Array], of: str) -> Array:
         """The tangent of `of` for tangents of any tensors; those held fixed by none are 0."""
@@ -150,8 +180,8 @@ class Linearisation:
                 continue
             call = self.model._call(placed, self.values)
             each = tuple(moving.get(t.name) for t in placed.layer.spec.inputs)
-            _, out = self.model.kernels[placed.name].jvp(call, each, **self.model._own(placed))
-            found = self.model._outputs(placed, out)
+            _, out = self.model.kernels[placed.name].jvp(call, each, **self.model.own(placed))
+            found = self.model.named(placed, out)
             known |= {name: found[name] for name in names}
         return known.get(of, np.zeros_like(self.values[of]))
 
