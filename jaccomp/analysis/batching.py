@@ -46,8 +46,9 @@ class Plan:
 
     def laid(self, columns: Array, shape: tuple[int, ...]) -> Array:
         """Columns [size, k] of a tensor of `shape`, as one tensor of a batch."""
-        stacked = np.ascontiguousarray(columns.T).reshape(-1, *shape)
-        return stacked if self.fresh else stacked.reshape(-1, *shape[1:])
+        copies = columns.shape[1]
+        stacked = np.ascontiguousarray(columns.T).reshape(copies, *shape)
+        return stacked if self.fresh else stacked.reshape(copies * shape[0], *shape[1:])
 
 
 def plan(chain: Chain, of: str, wrt: str, ranks: Mapping[str, int]) -> Plan | None:
@@ -89,7 +90,7 @@ def matmat(at: Linearisation, plan: Plan, of: str, wrt: str, columns: Array) -> 
             each = tuple(moving.get(placed.inputs[t.name]) for t in placed.layer.spec.inputs)
             _, out = at.model.kernels[placed.name].jvp(call, each, **at.model.own(placed))
             moving |= at.model.named(placed, out)
-        parts.append(moving[of].reshape(copies, -1).T)
+        parts.append(moving[of].reshape(copies, at.values[of].size).T)
     return np.concatenate(parts, axis=1)
 
 
@@ -110,7 +111,7 @@ def rmatmat(at: Linearisation, plan: Plan, of: str, wrt: str, columns: Array) ->
                 name = placed.inputs[tensor.name]
                 if tensor.name in wanted and found is not None:
                     known[name] = known[name] + found if name in known else found
-        parts.append(known[wrt].reshape(copies, -1).T)
+        parts.append(known[wrt].reshape(copies, at.values[wrt].size).T)
     return np.concatenate(parts, axis=1)
 
 
