@@ -154,7 +154,7 @@ def leading(spec: Spec) -> Lead | None:
 
     Every output has it first, and so has every tensor that has it at all; each equation reads it at its own bare index.
     """
-    outputs = [tensor for tensor in spec.outputs]
+    outputs = spec.outputs
     if not outputs or not all(tensor.shape for tensor in outputs):
         return None
     size = outputs[0].shape[0]

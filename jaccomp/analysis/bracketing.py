@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from math import gcd, prod
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -120,7 +121,7 @@ def plan(factors: Sequence[Factor]) -> Plan:
                 f"{one.rows} by {one.columns} is not {one.blocks} equal blocks.",
                 "Blocks must divide rows and columns.",
             )
-    for one, after in zip(factors, factors[1:], strict=False):
+    for one, after in pairwise(factors):
         if after.columns != one.rows:
             raise UsageError(
                 f"bracketing of {after.name} {one.name}",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass
 from math import isfinite
 from typing import Any
 
@@ -24,12 +24,43 @@ class Result:
         return self.text
 
     def plain(self) -> dict[str, Any]:
-        """The fields as numbers, strings, lists and dicts; an infinity or a NaN is a string, as JSON has none."""
-        return {one.name: _plain(getattr(self, one.name)) for one in fields(self)}
+        """The fields as numbers, strings, lists and dicts; an infinity or a NaN is a string, as JSON has none.
+
+        Large arrays, fields made by `array()`, are left out.
+        """
+        return {one.name: _plain(getattr(self, one.name)) for one in fields(self) if not one.metadata.get("large")}
 
     def json(self) -> str:
         """`plain` as JSON text."""
         return json.dumps(self.plain(), allow_nan=False)
+
+
+def array() -> Any:
+    """A field for an array that is as large as the model's tensors, which JSON leaves out."""
+    return field(repr=False, metadata={"large": True})
+
+
+@dataclass(frozen=True)
+class Estimate(Result):
+    """A number found from random probes, and its standard error; 0 where it is exact."""
+
+    value: float
+    error: float
+
+    @property
+    def text(self) -> str:
+        return f"{self.value:.6g} ± {self.error:.2g}"
+
+    def agrees(self, other: float, errors: float = 3.0) -> bool:
+        """Is the other number within so many standard errors?"""
+        return abs(self.value - other) <= errors * self.error
+
+
+def mean(samples: Any) -> Estimate:
+    """The mean of independent samples and its standard error; NaN where there is only one."""
+    values = np.asarray(samples, float)
+    error = float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else float("nan")
+    return Estimate(float(values.mean()), error)
 
 
 def _plain(value: Any) -> Any:

@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 from jaccomp.composition import Chain, Placed
 from jaccomp.errors import UsageError
@@ -53,7 +54,7 @@ def segments(chain: Chain, of: str, wrt: str) -> tuple[Segment, ...]:
     order = [name for one in chain.stages for name in one.outputs.values()]
     cuts = [wrt, *(n for n in order if n != wrt and into.get(n, 0) * out.get(n, 0) == everything)]
     found: list[Segment] = []
-    for start, end in zip(cuts, cuts[1:], strict=False):
+    for start, end in pairwise(cuts):
         found.append(Segment(start, end, _between(chain, start, end)))
     return tuple(found)
 
