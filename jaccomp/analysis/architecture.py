@@ -1,0 +1,112 @@
+"""Deep networks to measure, and changes of a chain to measure again: normalisation after its weights, residual sums.
+
+    chain, draw = deep(tanh, depth=12, width=64)
+    model = Model(chain, draw(rng, sigma_w=1.5))
+    normalised(chain), residual(chain, segments)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from functools import cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sympy import Eq
+
+from jaccomp.analysis.segments import Segment
+from jaccomp.composition import Chain, Placed, Stage, chain, stage
+from jaccomp.layer import Layer
+from jaccomp.layers import joins, normalisations, products
+from jaccomp.notation import scalar
+
+Array = NDArray[Any]
+Parameters = dict[str, Array]
+NORMALISATIONS = ("layernorm", "rmsnorm", "batchnorm", "groupnorm", "instancenorm", "l2_normalize")
+
+
+@cache
+def scaled_sum() -> Layer:
+    """The layer y = z + scale x: a residual connection whose branch is scaled (Szegedy et al., 2017)."""
+    scale = scalar("scale", default=1.0)
+    return Layer(
+        "scaled_sum",
+        inputs=[joins.x, joins.z],
+        scalars=[scale],
+        outputs=[joins.y],
+        equations=[Eq(joins.y[joins.n], joins.z[joins.n] + scale * joins.x[joins.n])],
+        doc="Residual sum with a scaled branch (Szegedy et al., 2017).",
+    )
+
+
+def deep(
+    activation: Layer, depth: int, *, normalisation: Layer | None = None, residual: bool = False, name: str = "deep"
+) -> Chain:
+    """`depth` layers of linear, normalisation, activation, and a scaled residual sum: stages fc0, norm0, act0, sum0."""
+    stages: dict[str, Layer | Stage] = {}
+    before = "input"
+    for k in range(depth):
+        stages[f"fc{k}"] = stage(products.linear, x=before)
+        if normalisation is not None:
+            stages[f"norm{k}"] = normalisation
+        stages[f"act{k}"] = activation
+        before = f"act{k}"
+        if residual:
+            start = f"sum{k - 1}" if k else "input"
+            stages[f"sum{k}"] = stage(scaled_sum(), x=f"act{k}", z=start)
+            before = f"sum{k}"
+    return chain(name, **stages)
+
+
+def gaussian(
+    made: Chain, width: int, rng: np.random.Generator, *, sigma_w: float = 1.0, sigma_b: float = 0.0
+) -> Parameters:
+    """Parameters of a `deep` chain: weights of variance σ_w²/width, biases of σ_b², gains 1 and shifts 0."""
+    found: Parameters = {}
+    for placed in made.stages:
+        own = {key: placed.inputs[key] for key in placed.inputs if key not in placed.sources}
+        if placed.layer.name == products.linear.name:
+            found[own["W"]] = sigma_w / np.sqrt(width) * rng.standard_normal((width, width))
+            found[own["b"]] = sigma_b * rng.standard_normal(width)
+        elif placed.layer.name in NORMALISATIONS:
+            found |= {name: np.full(width, float(key == "g")) for key, name in own.items()}
+    return found
+
+
+def normalised(made: Chain, after: Collection[str], norm: Layer = normalisations.layernorm) -> Chain:
+    """The chain with `norm` behind each stage named in `after`: stage `fc0` is followed by `fc0_norm`."""
+    return _rebuilt(made, {name: (f"{name}_norm", norm, None) for name in after})
+
+
+def with_residuals(made: Chain, segments: Sequence[Segment]) -> Chain:
+    """The chain with the start of each segment added to its end, by `scaled_sum` stages named for the end's."""
+    ends: dict[str, tuple[str, Layer, str | None]] = {}
+    made_by = {name: placed.name for placed in made.stages for name in placed.outputs.values()}
+    for one in segments:
+        ends[made_by[one.end]] = (f"{made_by[one.end]}_sum", scaled_sum(), made_by.get(one.start, "input"))
+    return _rebuilt(made, ends)
+
+
+def _rebuilt(made: Chain, behind: dict[str, tuple[str, Layer, str | None]]) -> Chain:
+    """The chain with a stage behind some stages: its name, its layer, and the stage that its input `z` reads."""
+    now: dict[str, str] = {}
+    stages: dict[str, Layer | Stage] = {}
+    for placed in made.stages:
+        stages[placed.name] = stage(placed.layer, **_wires(placed, now))
+        if placed.name in behind:
+            name, layer, other = behind[placed.name]
+            extra = {} if other is None else {"z": now.get(other, other)}
+            stages[name] = stage(layer, x=placed.name, **extra)
+            now[placed.name] = name
+    return chain(made.name, **stages)
+
+
+def _wires(placed: Placed, now: dict[str, str]) -> dict[str, str]:
+    found = {}
+    for own, (source, output) in placed.sources.items():
+        if source == "input":
+            found[own] = "input"
+        else:
+            found[own] = now[source] if source in now else f"{source}.{output}"
+    return found

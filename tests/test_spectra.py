@@ -1,0 +1,292 @@
+"""Spectra of operators against dense decompositions; estimates by random probes within their own errors."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from functools import cache
+from math import log
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy.sparse.linalg import aslinearoperator
+from scipy.special import digamma
+
+import jaccomp as jc
+from jaccomp import layers as L
+from jaccomp.analysis import spectra
+from jaccomp.analysis.architecture import deep, gaussian
+from jaccomp.analysis.model import Linearisation, Model, dense
+from jaccomp.analysis.products import depth_exponents, lyapunov, product_bound, stage_bound
+from jaccomp.analysis.spectra import condition, density, frobenius, log_volume, singular_values, spectrum
+from jaccomp.errors import UsageError
+
+
+@cache
+def network(depth: int = 6, width: int = 48, rows: int = 4, residual: bool = False) -> Linearisation:
+    rng = np.random.default_rng(0)
+    chain = deep(L.tanh, depth, residual=residual)
+    model = Model(chain, gaussian(chain, width, rng, sigma_w=1.3))
+    return model.at(rng.standard_normal((rows, width)))
+
+
+@cache
+def exact() -> np.ndarray:
+    return np.linalg.svd(dense(network().operator()), compute_uv=False)
+
+
+def operator(values: Any, seed: int = 0, rows: int = 0) -> Any:
+    """An operator with these singular values, and random vectors."""
+    rng = np.random.default_rng(seed)
+    n = len(values)
+    left = np.linalg.qr(rng.standard_normal((max(rows, n), n)))[0]
+    return aslinearoperator(left @ np.diag(values) @ np.linalg.qr(rng.standard_normal((n, n)))[0])
+
+
+@pytest.mark.parametrize("method", ["dense", "svds", "lobpcg"])
+def test_the_top_ten_agree_with_a_dense_decomposition(method: Any) -> None:
+    J = network().operator()
+    found = singular_values(J, 10, method=method)
+    np.testing.assert_allclose(found.values, exact()[:10], rtol=1e-8)
+    assert found.residuals.max() < 1e-6 and found.method == method
+    np.testing.assert_allclose(found.left.T @ found.left, np.eye(10), atol=1e-8)
+    np.testing.assert_allclose(found.right.T @ found.right, np.eye(10), atol=1e-8)
+
+
+@pytest.mark.parametrize("method", ["dense", "svds", "lobpcg"])
+def test_the_smallest_are_found_where_they_are_well_apart(method: Any) -> None:
+    values = np.concatenate([[0.01, 0.02, 0.03], np.linspace(1, 2, 57)])
+    found = singular_values(operator(values, rows=70), 3, which="smallest", method=method)
+    np.testing.assert_allclose(found.values, [0.03, 0.02, 0.01], rtol=1e-6)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 4, 8])
+def test_a_residual_bounds_the_distance_to_a_singular_value(steps: int) -> None:
+    """For a unit pair (u, v) with both residuals at most r, some σ lies within √2 r (Golub and Van Loan, theorem 8.6.?)."""
+    found = singular_values(network().operator(), 4, method="lobpcg", steps=steps)
+    norms = np.linalg.norm(found.left, axis=0), np.linalg.norm(found.right, axis=0)
+    np.testing.assert_allclose(norms, 1, rtol=1e-6)
+    apart = np.abs(found.values[:, None] - exact()).min(axis=1)
+    assert (apart <= np.sqrt(2) * found.residuals + 1e-12).all()
+    assert steps > 2 or found.residuals.max() > 1e-3, "so few steps do not converge"
+
+
+def test_a_spectrum_counts_its_rank() -> None:
+    found = spectrum(operator([3.0, 2.0, 1.0, 0.0], rows=6))
+    assert (found.rank, found.condition) == (3, float("inf"))
+    whole = spectrum(operator([4.0, 2.0]))
+    np.testing.assert_allclose(whole.values, [4, 2])
+    assert whole.condition == pytest.approx(2) and "rank 2" in str(whole)
+
+
+# Sums over the spectrum
+
+
+def test_a_density_of_all_steps_is_exact_for_one_probe() -> None:
+    """The Gauss rule of n steps integrates any f against the probe's own measure: zᵀ f(JᵀJ) z."""
+    J = operator(np.linspace(0.5, 2, 12))
+    A = dense(J)
+    found = density(J, probes=3, steps=12, seed=4)
+    np.testing.assert_allclose(found.weights.sum(axis=1), 1, rtol=1e-12)
+    z = np.random.default_rng(4).choice([-1.0, 1.0], (12, 3)) / np.sqrt(12)
+    w, q = np.linalg.eigh(A.T @ A)
+    expected = ((q.T @ z) ** 2 * np.log(w)[:, None]).sum(axis=0).mean()
+    assert found.expect(np.log).value == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize("power", [1, 2, 3])
+def test_moments_lie_within_their_errors(power: int) -> None:
+    """Over 30 seeds, no mean is off by 4.5 of its standard errors (9 degrees of freedom: 1 in 700 each), and most within 2."""
+    J, truth = network().operator(), float((exact() ** (2 * power)).mean())
+    found = [density(J, probes=10, steps=8, seed=seed).moment(power) for seed in range(30)]
+    assert all(one.agrees(truth, 4.5) for one in found)
+    assert sum(one.agrees(truth, 2) for one in found) >= 23
+
+
+def test_the_cumulative_density_is_the_share_below() -> None:
+    values = np.concatenate([np.full(40, 0.5), np.full(20, 2.0)])
+    found = density(operator(values), probes=20, steps=10)
+    shares, errors = found.cumulative([0.1, 1.0, 5.0])
+    np.testing.assert_allclose(shares[[0, 2]], [0, 1], atol=1e-9)
+    assert abs(shares[1] - 2 / 3) <= 4 * errors[1]
+    points = np.linspace(-2, 7, 4001)
+    smooth, _ = found.smooth(points, 0.1)
+    assert float(np.trapezoid(smooth, points)) == pytest.approx(1, abs=1e-6)
+
+
+@pytest.mark.parametrize("rows", [24, 40])
+def test_norm_and_volume_lie_within_their_errors(rows: int) -> None:
+    values = np.linspace(0.4, 2.5, 24)
+    norm, volume = float(np.sqrt((values**2).sum())), float(np.log(values).sum())
+    for J in (operator(values, rows=rows), operator(values, rows=rows).T):
+        norms = [frobenius(J, probes=12, seed=seed) for seed in range(20)]
+        volumes = [log_volume(J, probes=12, steps=24, seed=seed) for seed in range(20)]
+        for found, truth in ((norms, norm), (volumes, volume)):
+            assert all(one.agrees(truth, 4.5) for one in found)
+            assert sum(one.agrees(truth, 2) for one in found) >= 15
+            assert all(one.error > 0 for one in found)
+        assert frobenius(J, probes=24).agrees(norm, 1e-9) or abs(frobenius(J, probes=24).value - norm) < 1e-12
+    assert log_volume(operator([1.0, 0.5, 0.0]), steps=3).value == -np.inf
+
+
+def test_probes_beyond_the_kept_basis_run_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    J = network().operator()
+    together = density(J, probes=5, steps=6)
+    monkeypatch.setattr(spectra, "BASIS", 1)
+    np.testing.assert_allclose(density(J, probes=5, steps=6).nodes, together.nodes, rtol=1e-9)
+
+
+@pytest.mark.parametrize("method", ["auto", "svds", "lobpcg"])
+def test_condition_numbers(method: Any) -> None:
+    values = np.concatenate([[0.05], np.linspace(0.5, 2, 40)])
+    found = condition(operator(values), method=method)
+    assert found.value == pytest.approx(40, rel=1e-5)
+    assert condition(operator([1.0, 2.0, 0.0])).value == float("inf")
+
+
+# Products
+
+
+def test_the_product_of_norms_bounds_the_norm_of_the_product() -> None:
+    at = network()
+    found = product_bound(at)
+    assert found.norm == pytest.approx(exact()[0], rel=1e-9)
+    assert [one.name for one in found.factors] == [f"{s}{k}" for k in range(6) for s in ("fc", "act")]
+    for one in found.factors:
+        if one.name.startswith("fc"):
+            W = at.model.parameters[f"{one.name}_W"]
+            assert one.norm == pytest.approx(np.linalg.norm(W, 2), rel=1e-8)
+            assert one.bound is not None and not one.bound.always
+        else:
+            assert one.bound is not None and (one.bound.value, one.bound.always) == (1.0, True)
+        assert one.norm <= one.bound.value * (1 + 1e-9)
+    assert found.norm <= found.product and found.looseness > 1
+    assert found.bound is not None and found.product <= found.bound
+    assert json.loads(found.json())["looseness"] == found.looseness
+    whole = product_bound(at, by="layers")
+    assert len(whole.factors) == 6 and found.norm <= whole.product <= found.product * (1 + 1e-9)
+
+
+def test_a_residual_layer_is_bounded_by_the_sum_over_its_paths() -> None:
+    at = network(depth=2, width=8, rows=2, residual=True)
+    found = product_bound(at)
+    assert [one.name for one in found.factors] == ["fc0+act0+sum0", "fc1+act1+sum1"]
+    for k, one in enumerate(found.factors):
+        fc = stage_bound(at, at.model.chain.stages[3 * k], "y", "x")
+        assert fc is not None and one.bound is not None
+        assert one.bound.value == pytest.approx(1 + fc.value)
+        assert one.norm <= one.bound.value
+
+
+def test_a_dense_stage_has_no_bound() -> None:
+    x = np.random.default_rng(0).standard_normal((2, 1, 6))
+    at = Model(L.maxpool1d, backend="numpy", kernel=2).at(x)
+    (placed,) = at.model.chain.stages
+    assert stage_bound(at, placed, "y", "x") is None
+
+
+def test_exponents_of_gaussian_products_are_newmans() -> None:
+    """½ (log 2 + ψ((n - k + 1)/2)) for entries of variance 1 (Newman, 1986), within 4 standard errors."""
+    n, rng = 6, np.random.default_rng(3)
+    found = lyapunov((rng.standard_normal((n, n)) for _ in range(4000)), n, skip=20)
+    truth = [(log(2) + digamma((n - k) / 2)) / 2 for k in range(n)]
+    assert (np.abs(found.exponents - truth) <= 4 * found.errors).all()
+    assert (found.errors < 0.03).all() and found.factors == 3980
+
+
+def test_exponents_of_one_repeated_matrix_are_its_eigenvalues() -> None:
+    A = np.diag([2.0, 1.0, 0.5]) + np.triu(np.ones((3, 3)), 1)
+    found = lyapunov([A] * 400, 3, skip=60)
+    np.testing.assert_allclose(found.exponents, np.log([2, 1, 0.5]), atol=1e-9)
+
+
+def test_exponents_of_a_deep_and_of_a_recurrent_chain() -> None:
+    at = network()
+    found = depth_exponents(at, count=2)
+    frame = np.linalg.qr(np.random.default_rng(0).standard_normal((at.values["x"].size, 2)))[0]
+    J = at.operator()
+    r = np.linalg.qr(J @ frame)[1]
+    np.testing.assert_allclose(np.sort(found.exponents * 6), np.sort(np.log(np.abs(np.diag(r)))), rtol=1e-8)
+    steps: dict[str, Any] = {f"step{k}": jc.stage(L.rnn_cell, h=f"step{k - 1}" if k else "input") for k in range(8)}
+    chain = jc.chain("rnn", **steps)
+    rng = np.random.default_rng(1)
+    W, U, b = 1.1 * np.linalg.qr(rng.standard_normal((4, 4)))[0], rng.standard_normal((4, 3)), np.zeros(4)
+    cell = {t.name for t in L.rnn_cell.inputs} if hasattr(L.rnn_cell, "inputs") else set()
+    del cell
+    parameters = recurrent(chain, W, U, b, rng)
+    at = Model(chain, parameters, backend="numpy").at(np.zeros((1, 4)))
+    unrolled = depth_exponents(at, count=1)
+    v = np.linalg.qr(np.random.default_rng(0).standard_normal((4, 1)))[0]
+    expected = log(np.linalg.norm(dense(at.operator()) @ v)) / 8
+    assert unrolled.exponents[0] == pytest.approx(expected, rel=1e-9) and unrolled.factors == 8
+
+
+def recurrent(chain: Any, W: Any, U: Any, b: Any, rng: Any) -> dict[str, Any]:
+    """The same weights at every step, and inputs of their own."""
+    found: dict[str, Any] = {}
+    for placed in chain.stages:
+        for tensor in placed.layer.spec.inputs:
+            if tensor.name in placed.sources:
+                continue
+            if tensor.name == "x":
+                value: Any = rng.standard_normal((1, 3))
+            elif len(tensor.shape) == 1:
+                value = b
+            else:
+                value = U if str(tensor.shape[1]) == "I" else W
+            found[placed.inputs[tensor.name]] = value
+    return found
+
+
+LARGE = """
+import resource
+import numpy as np
+from jaccomp import layers as L
+from jaccomp.analysis.architecture import deep, gaussian
+from jaccomp.analysis.model import Model
+from jaccomp.analysis.products import depth_exponents
+from jaccomp.analysis.spectra import density, frobenius, singular_values
+
+rng, width = np.random.default_rng(0), 4096
+chain = deep(L.tanh, 8)
+weights = {}
+for k in range(8):
+    W = rng.standard_normal((width, width), dtype=np.float32)
+    W /= np.float32(width**0.5)
+    weights |= {f"fc{k}_W": W, f"fc{k}_b": np.zeros(width, np.float32)}
+at = Model(chain, weights).at(rng.standard_normal((64, width), dtype=np.float32))
+J = at.operator()
+assert J.shape == (64 * width, 64 * width) and J.dtype == np.float32
+top = singular_values(J, 3, tolerance=1e-3, seed=0)
+assert (top.residuals < 0.02 * top.values).all(), top
+norm = frobenius(J, probes=2)
+assert top.values[0] <= norm.value
+assert 0 < density(J, probes=1, steps=3).moment(1).value
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+def test_a_chain_of_eight_layers_of_64_by_4096_needs_less_than_1_gb() -> None:
+    """Weights of 537 MB in float32, and what the analysis adds; the explicit Jacobian has 275 GB."""
+    done = subprocess.run([sys.executable, "-c", LARGE], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    peak = int(done.stdout.split()[-1]) * (1 if sys.platform == "darwin" else 1024)
+    assert peak < 1e9
+
+
+def test_what_is_refused() -> None:
+    J = operator(np.ones(30))
+    with pytest.raises(UsageError, match="0 of 30 were asked for"):
+        singular_values(J, 0)
+    with pytest.raises(UsageError, match="svds finds fewer than 30"):
+        singular_values(J, 30, method="svds")
+    with pytest.raises(UsageError, match="LOBPCG finds fewer than a fifth of 30"):
+        singular_values(J, 10, method="lobpcg")
+    with pytest.raises(UsageError, match="0 probes of 3 steps"):
+        density(J, probes=0, steps=3)
+    with pytest.raises(UsageError, match="3 of 2 were asked for"):
+        lyapunov([np.eye(2)], 3)
+    with pytest.raises(UsageError, match="1 factors, 1 skipped"):
+        lyapunov([np.eye(2)], 1, skip=1)
