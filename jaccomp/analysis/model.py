@@ -174,6 +174,8 @@ class Linearisation:
         """The tangent of `of` for tangents of any tensors; those held fixed by none are 0."""
         known = dict(tangents)
         for placed in self.model.chain.stages:
+            if of in known:
+                break
             moving = {own: known[name] for own, name in placed.inputs.items() if name in known}
             names = [name for name in placed.outputs.values() if name not in tangents]
             if not moving or not names:
@@ -186,23 +188,30 @@ class Linearisation:
         return known.get(of, np.zeros_like(self.values[of]))
 
     def vjp(self, cotangents: Mapping[str, Array], wrt: str) -> Array:
-        """The cotangent of `wrt` for cotangents of any tensors."""
+        """The cotangent of `wrt` for cotangents of any tensors; only what depends on `wrt` is pulled back."""
         known: dict[str, Array] = dict(cotangents)
-        made_by = {name: k for k, p in enumerate(self.model.chain.stages) for name in p.outputs.values()}
-        first = made_by.get(wrt, -1)
-        for place in range(len(self.model.chain.stages) - 1, first, -1):
-            placed = self.model.chain.stages[place]
+        for placed, wanted in reversed(self._after(wrt)):
             names = tuple(placed.outputs.values())
             if not any(name in known for name in names):
                 continue
             each = tuple(known.get(name) for name in names)
-            real = [t.name for t in placed.layer.spec.inputs if t.dtype == "real"]
-            pulled = self.pullbacks[placed.name](each if len(each) > 1 else each[0])
+            pulled = self.pullbacks[placed.name](each if len(each) > 1 else each[0], wrt=wanted)
             for tensor, found in zip(placed.layer.spec.inputs, pulled, strict=True):
                 name = placed.inputs[tensor.name]
-                if tensor.name in real and found is not None:
+                if found is not None:
                     known[name] = known[name] + found if name in known else found
         return known.get(wrt, np.zeros_like(self.values[wrt]))
+
+    def _after(self, wrt: str) -> list[tuple[Placed, tuple[str, ...]]]:
+        """The stages that `wrt` reaches, and by which of their real inputs."""
+        moving, found = {wrt}, []
+        for placed in self.model.chain.stages:
+            real = (t.name for t in placed.layer.spec.inputs if t.dtype == "real")
+            wanted = tuple(own for own in real if placed.inputs[own] in moving)
+            if wanted and wrt not in placed.outputs.values():
+                moving |= set(placed.outputs.values())
+                found.append((placed, wanted))
+        return found
 
 
 def dense(linear: Any, limit: int = 1 << 27) -> Array:
