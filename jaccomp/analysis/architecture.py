@@ -1,8 +1,8 @@
 """Deep networks to measure, and changes of a chain to measure again: normalisation after its weights, residual sums.
 
-    chain, draw = deep(tanh, depth=12, width=64)
-    model = Model(chain, draw(rng, sigma_w=1.5))
-    normalised(chain), residual(chain, segments)
+chain, draw = deep(tanh, depth=12, width=64)
+model = Model(chain, draw(rng, sigma_w=1.5))
+normalised(chain), residual(chain, segments)
 """
 
 from __future__ import annotations
@@ -108,5 +108,5 @@ def _wires(placed: Placed, now: dict[str, str]) -> dict[str, str]:
         if source == "input":
             found[own] = "input"
         else:
-            found[own] = now[source] if source in now else f"{source}.{output}"
+            found[own] = now.get(source, f"{source}.{output}")
     return found

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from math import log
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,7 @@ from numpy.typing import NDArray
 from jaccomp.analysis.result import Result
 from jaccomp.analysis.segments import Segment
 from jaccomp.composition import Placed
+from jaccomp.layer import Layer
 
 if TYPE_CHECKING:
     from jaccomp.analysis.model import Model
@@ -29,12 +31,13 @@ if TYPE_CHECKING:
 Array = NDArray[Any]
 NODES = np.linspace(-8.0, 8.0, 1601)  # a trapezoid rule, since activations have kinks: good to 1e-5
 WEIGHTS = np.exp(-(NODES**2) / 2) / np.exp(-(NODES**2) / 2).sum()
+LARGEST = 1e100  # a mean square beyond which nothing is said
 LONGEST = 200  # steps to a fixed point; at criticality q comes to it by powers of the depth only
 
 
 @dataclass(frozen=True, slots=True)
 class Moments:
-    """The mean square `q` and the mean `m` of a tensor's entries, and the growth `chi` of squared norms since the start."""
+    """The mean square `q` and the mean `m` of a tensor's entries, and the growth `chi` of squared norms so far."""
 
     q: float
     m: float
@@ -68,7 +71,8 @@ def expectation(
 ) -> Expectation | None:
     """What theory expects of a model whose input's entries have that mean square and mean.
 
-    The fixed point is sought where `settle`. None where a stage is neither linear, elementwise, a layer or RMS norm over the features, nor a sum.
+    The fixed point is sought where `settle`. None where a stage is neither linear, elementwise, a layer or RMS norm over
+    the features, nor a sum; and where numbers leave the range of floats, or no gradient is left.
     """
     if not layers:
         return None
@@ -76,7 +80,7 @@ def expectation(
     state = Moments(square, mean, 1.0)
     for one in layers:
         after = _through(model, one, Moments(state.q, state.m, 1.0))
-        if after is None or not after.chi > 0:
+        if after is None or not 0 < after.chi < LARGEST or not after.q < LARGEST:
             return None
         growths.append(log(after.chi) / 2)
         state = after
@@ -88,7 +92,7 @@ def _fixed(model: Model, layer: Segment, state: Moments) -> tuple[float, float]:
     """q and χ where that layer's map has come to rest; NaN where it does not."""
     for _ in range(LONGEST):
         after = _through(model, layer, Moments(state.q, state.m, 1.0))
-        if after is None or not np.isfinite(after.q) or after.q > 1e12:
+        if after is None or not after.q < 1e12:
             break
         if abs(after.q - state.q) <= 1e-6 * max(abs(after.q), 1e-6):
             return after.q, after.chi
@@ -103,7 +107,7 @@ def _through(model: Model, layer: Segment, start: Moments) -> Moments | None:
         found = _stage(model, placed, given)
         if found is None:
             return None
-        known |= {name: found for name in placed.outputs.values()}
+        known |= dict.fromkeys(placed.outputs.values(), found)
     return known.get(layer.end)
 
 
@@ -119,32 +123,32 @@ def _stage(model: Model, placed: Placed, given: dict[str, Moments]) -> Moments |
         shift = values.get("bias", np.zeros(1))
         spread = one.q - one.m**2 if name == "layernorm" else one.q
         mean = 0.0 if name == "layernorm" else one.m / max(spread, 1e-300) ** 0.5 * float(np.mean(values["g"]))
-        return Moments(gain + float(np.mean(shift**2)), mean + float(np.mean(shift)), gain / max(spread, 1e-300) * one.chi)
+        return Moments(
+            gain + float(np.mean(shift**2)), mean + float(np.mean(shift)), gain / max(spread, 1e-300) * one.chi
+        )
     if name in ("add", "scaled_sum") and len(given) == 2:
         scale = float(model.own(placed).get("scale", 1.0)) if name == "scaled_sum" else 1.0
         scales = {"x": scale, "z": 1.0}
         spread = sum(scales[own] ** 2 * (one.q - one.m**2) for own, one in given.items())
         mean = sum(scales[own] * one.m for own, one in given.items())
         return Moments(spread + mean**2, mean, sum(scales[own] ** 2 * one.chi for own, one in given.items()))
-    if len(given) == 1 and not values and _is_elementwise(placed):
+    if len(given) == 1 and not values and _is_elementwise(placed.layer):
         return _elementwise(model, placed, next(iter(given.values())))
     return None
 
 
-def _is_elementwise(placed: Placed) -> bool:
-    spec = placed.layer.spec
-    if len(spec.inputs) != 1 or len(spec.outputs) != 1:
+@cache
+def _is_elementwise(layer: Layer) -> bool:
+    if len(layer.spec.inputs) != 1 or len(layer.spec.outputs) != 1:
         return False
-    return placed.layer.jacobian().certificate.words in ("diagonal", "identity")
+    return layer.jacobian().certificate.words in ("diagonal", "identity")
 
 
 def _elementwise(model: Model, placed: Placed, one: Moments) -> Moments:
     points = one.m + max(one.q - one.m**2, 0.0) ** 0.5 * NODES
     values, pullback = model.kernels[placed.name].vjp(points, **model.own(placed))
     slopes = pullback(np.ones_like(points))[0]
-    return Moments(
-        float(WEIGHTS @ values**2), float(WEIGHTS @ values), float(WEIGHTS @ slopes**2) * one.chi
-    )
+    return Moments(float(WEIGHTS @ values**2), float(WEIGHTS @ values), float(WEIGHTS @ slopes**2) * one.chi)
 
 
 def depth_scale(chi: float) -> float:

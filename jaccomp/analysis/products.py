@@ -158,7 +158,7 @@ class Lyapunov(Result):
 
 
 def lyapunov(factors: Iterable[Any], count: int = 1, *, skip: int = 0, seed: int = 0) -> Lyapunov:
-    """The first Lyapunov exponents of ... J₃ J₂ J₁ by repeated QR (Benettin et al., 1980; Geist, Parlitz and Lauterborn, 1990).
+    """The first Lyapunov exponents of ... J₃ J₂ J₁ by repeated QR (Benettin et al., 1980).
 
     `factors` are operators or matrices in the order in which they act, any iterable of them. The first `skip` align the
     frame and are not counted. Raises `UsageError` where none is left, or `count` exceeds their size.

@@ -80,9 +80,11 @@ class Propagation(Result):
     def text(self) -> str:
         width = max(map(len, self.layers))
         lines = [str(self.verdict)] + ([str(self.expected)] if self.expected else [])
-        lines.append(f"  {'layer':<{width}}  growth back          " + ("growth ahead" if self.tangents is not None else ""))
+        lines.append(
+            f"  {'layer':<{width}}  growth back          " + ("growth ahead" if self.tangents is not None else "")
+        )
         for k, name in enumerate(self.layers):
-            line = f"  {name:<{width}}  {str(mean(self.growths[:, k])):<20} "
+            line = f"  {name:<{width}}  {mean(self.growths[:, k])!s:<20} "
             if self.tangents is not None:
                 line += str(mean(np.diff(self.tangents, axis=1)[:, k]))
             lines.append(line.rstrip())
@@ -112,7 +114,9 @@ def propagate(
         raise UsageError("gradient propagation", f"{draws} draws were asked for.", "Ask for 1 or more.")
     target, source = of or model.outputs[-1], wrt or model.inputs[0]
     parts = layers(model.chain, target, source)
-    back, ahead, expected = [], [], []
+    back: list[Array] = []
+    ahead: list[Array] = []
+    expected: list[Expectation | None] = []
     for stream in np.random.SeedSequence(seed).spawn(draws):
         rng = np.random.default_rng(stream)
         drawn = model if draw is None else model.having(draw(rng))
@@ -178,9 +182,7 @@ def _typical(found: Sequence[Expectation | None]) -> Expectation | None:
     return replace(known[0], growths=tuple(map(float, growths)), rate=float(growths.mean()))
 
 
-def judge(
-    growths: Array, names: Sequence[str], *, band: float = 0.05, level: float = 0.99, seed: int = 0
-) -> Verdict:
+def judge(growths: Array, names: Sequence[str], *, band: float = 0.05, level: float = 0.99, seed: int = 0) -> Verdict:
     """The verdict on growths [draws, layers] of cotangents.
 
     Resamples of few draws vary too little: their deviations are widened by √(n/(n - 3)), which gives them the variance
@@ -299,7 +301,7 @@ def _residual(
     added = [name for name in names if name not in {s.name for s in model.chain.spec.scalars}]
     found = []
     for words, scale in (("1", 1.0), ("1/√L", 1 / sqrt(len(parts)))):
-        constants = {**model.constants, **{name: scale for name in added}}
+        constants = {**model.constants, **dict.fromkeys(added, scale)}
         changed = Model(chain, model.parameters, backend=model.backend, **constants)
         verdict = propagate(changed, batch, draw=draw, **_ends(changed, model, options)).verdict
         found.append(Remedy("residual sums", f"branches times {words} in {len(fit)} layers", verdict))

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from math import isfinite
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -14,6 +14,8 @@ import numpy as np
 @dataclass(frozen=True)
 class Result:
     """A base of frozen dataclasses whose fields are numbers, strings, arrays, and tuples or mappings of those."""
+
+    LARGE: ClassVar[tuple[str, ...]] = ()  # fields as large as the model's tensors, which JSON leaves out
 
     @property
     def text(self) -> str:
@@ -26,18 +28,13 @@ class Result:
     def plain(self) -> dict[str, Any]:
         """The fields as numbers, strings, lists and dicts; an infinity or a NaN is a string, as JSON has none.
 
-        Large arrays, fields made by `array()`, are left out.
+        Fields in `LARGE` are left out.
         """
-        return {one.name: _plain(getattr(self, one.name)) for one in fields(self) if not one.metadata.get("large")}
+        return {one.name: _plain(getattr(self, one.name)) for one in fields(self) if one.name not in self.LARGE}
 
     def json(self) -> str:
         """`plain` as JSON text."""
         return json.dumps(self.plain(), allow_nan=False)
-
-
-def array() -> Any:
-    """A field for an array that is as large as the model's tensors, which JSON leaves out."""
-    return field(repr=False, metadata={"large": True})
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,8 @@
     density(J).expect(np.log)                 a mean over all σ², with its standard error
     frobenius(J), log_volume(J), condition(J)
 
-What is extreme comes from Krylov spaces (SciPy's `svds`) or from LOBPCG, each number with the norm of its residual; what
-is a sum over the whole spectrum comes from random probes, with a standard error. Seeds are arguments.
+What is extreme comes from Krylov spaces (SciPy's `svds`) or from LOBPCG, each number with the norm of its residual;
+what is a sum over the whole spectrum comes from random probes, with a standard error. Seeds are arguments.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from jaccomp.analysis.model import dense
-from jaccomp.analysis.result import Estimate, Result, array, mean
+from jaccomp.analysis.result import Estimate, Result, mean
 from jaccomp.errors import UsageError
 
 Array = NDArray[Any]
@@ -37,12 +37,14 @@ class Triplets(Result):
     `residuals` are the larger of ‖J v - σ u‖ and ‖Jᵀ u - σ v‖: some singular value lies that near to each σ.
     """
 
+    LARGE = ("left", "right")
+
     values: Array
     residuals: Array
-    left: Array = array()
-    right: Array = array()
-    method: str = "dense"
-    seed: int = 0
+    left: Array
+    right: Array
+    method: str
+    seed: int
 
     @property
     def text(self) -> str:
@@ -188,11 +190,13 @@ class Density(Result):
         """The share of σ² at most at each point, and its standard error over probes."""
         below = self.nodes[:, :, None] <= np.asarray(points, float)
         shares = (self.weights[:, :, None] * below).sum(axis=1)
-        errors = shares.std(axis=0, ddof=1) / np.sqrt(len(shares)) if len(shares) > 1 else np.full(shares.shape[1], np.nan)
+        errors = (
+            shares.std(axis=0, ddof=1) / np.sqrt(len(shares)) if len(shares) > 1 else np.full(shares.shape[1], np.nan)
+        )
         return shares.mean(axis=0), errors
 
     def smooth(self, points: ArrayLike, width: float) -> tuple[Array, Array]:
-        """The density of σ² seen through a Gaussian of that width, and its standard error (Lin, Saad and Yang, 2016)."""
+        """The density of σ² seen through a Gaussian of that width (Lin, Saad and Yang, 2016), and its error."""
         z = (np.asarray(points, float) - self.nodes[:, :, None]) / width
         each = (self.weights[:, :, None] * np.exp(-(z**2) / 2)).sum(axis=1) / (width * np.sqrt(2 * np.pi))
         errors = each.std(axis=0, ddof=1) / np.sqrt(len(each)) if len(each) > 1 else np.full(each.shape[1], np.nan)
@@ -210,8 +214,8 @@ class Density(Result):
 def density(J: Any, *, probes: int = 10, steps: int = 60, seed: int = 0) -> Density:
     """The density of JᵀJ, or of J Jᵀ where that is smaller, by stochastic Lanczos quadrature with random signs.
 
-    Each probe z gives the Gauss rule of zᵀ f(JᵀJ) z from `steps` Lanczos steps with full reorthogonalisation; probes run
-    beside each other as one batch of columns. Raises `UsageError` where there is no probe or no step.
+    Each probe z gives the Gauss rule of zᵀ f(JᵀJ) z from `steps` Lanczos steps with full reorthogonalisation; probes
+    run beside each other as one batch of columns. Raises `UsageError` where there is no probe or no step.
     """
     if probes < 1 or steps < 1:
         raise UsageError("spectral density", f"{probes} probes of {steps} steps were asked for.", "Ask for 1 or more.")
