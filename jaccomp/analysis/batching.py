@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 import sympy as sp
@@ -20,11 +20,18 @@ from jaccomp.composition import Chain, Placed
 from jaccomp.notation import Access, Index, Reduction, Tensor
 from jaccomp.spec import Spec
 
-if TYPE_CHECKING:
-    from jaccomp.analysis.model import Linearisation
-
 Array = NDArray[Any]
 LARGEST_BATCH = 1 << 25  # bytes of the largest tensor in one batch of columns
+
+
+class Point(Protocol):
+    """What is asked of a linearisation: the model, whose kernels run, and the value of every tensor."""
+
+    @property
+    def model(self) -> Any: ...
+
+    @property
+    def values(self) -> Mapping[str, Array]: ...
 
 
 @dataclass(frozen=True)
@@ -79,7 +86,7 @@ def _has_lead(placed: Placed, lead: Lead, ranks: Mapping[str, int]) -> bool:
     return all(ranks[placed.inputs[t.name]] >= len(t.shape) for t in placed.layer.spec.inputs if t.name in lead.tensors)
 
 
-def matmat(at: Linearisation, plan: Plan, of: str, wrt: str, columns: Array) -> Array:
+def matmat(at: Point, plan: Plan, of: str, wrt: str, columns: Array) -> Array:
     """J V, the columns of V [size of wrt, k] as batches."""
     parts = []
     for chunk in _chunks(at, plan, columns):
@@ -94,7 +101,7 @@ def matmat(at: Linearisation, plan: Plan, of: str, wrt: str, columns: Array) -> 
     return np.concatenate(parts, axis=1)
 
 
-def rmatmat(at: Linearisation, plan: Plan, of: str, wrt: str, columns: Array) -> Array:
+def rmatmat(at: Point, plan: Plan, of: str, wrt: str, columns: Array) -> Array:
     """Jᵀ V, the columns of V [size of of, k] as batches."""
     parts = []
     for chunk in _chunks(at, plan, columns):
@@ -121,7 +128,7 @@ def _moves(placed: Placed, own: str, plan: Plan, wrt: str) -> bool:
     return placed.inputs[own] == wrt or placed.inputs[own] in made
 
 
-def _call(at: Linearisation, plan: Plan, placed: Placed, copies: int) -> tuple[Array, ...]:
+def _call(at: Point, plan: Plan, placed: Placed, copies: int) -> tuple[Array, ...]:
     """A stage's inputs, those with a leading axis once for each column."""
     found = []
     for tensor in placed.layer.spec.inputs:
@@ -131,7 +138,7 @@ def _call(at: Linearisation, plan: Plan, placed: Placed, copies: int) -> tuple[A
     return tuple(found)
 
 
-def _chunks(at: Linearisation, plan: Plan, columns: Array) -> Iterator[Array]:
+def _chunks(at: Point, plan: Plan, columns: Array) -> Iterator[Array]:
     widest = max(at.values[name].nbytes for name in plan.tiled)
     size = max(1, min(columns.shape[1], LARGEST_BATCH // max(widest, 1)))
     for start in range(0, max(columns.shape[1], 1), size):

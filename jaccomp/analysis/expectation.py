@@ -71,8 +71,8 @@ def expectation(
 ) -> Expectation | None:
     """What theory expects of a model whose input's entries have that mean square and mean.
 
-    The fixed point is sought where `settle`. None where a stage is neither linear, elementwise, a layer or RMS norm over
-    the features, nor a sum; and where numbers leave the range of floats, or no gradient is left.
+    The fixed point is sought where `settle`. None where a stage is neither linear, elementwise, a layer or RMS norm
+    over the features, nor a sum; and where numbers leave the range of floats, or no gradient is left.
     """
     if not layers:
         return None
