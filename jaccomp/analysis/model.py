@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from jaccomp.analysis import batching
+from jaccomp.compiling import compile
 from jaccomp.composition import Chain, Placed
 from jaccomp.errors import UsageError
 from jaccomp.structured import operator
@@ -58,6 +59,11 @@ class Model:
                     f"model {self.name!r}", f"the chain has no {name!r}.", f"It has {', '.join(sorted(known))}."
                 )
         self.inputs: tuple[str, ...] = tuple(name for name in inputs if name not in self.parameters)
+        self._tangent_kernels: dict[str, Any] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """The chain and its parameters; kernels are built, or found in the cache, where the model arrives."""
+        return {**{k: v for k, v in self.__dict__.items() if k != "kernels"}, "_tangent_kernels": {}}
 
     @property
     def name(self) -> str:
@@ -67,6 +73,15 @@ class Model:
     def kernels(self) -> dict[str, Any]:
         """Stage -> its kernel."""
         return self.chain.kernels(backend=self.backend)
+
+    def tangent_kernel(self, stage: str) -> Any:
+        """The kernel of a stage's JVP as a layer, whose own JVP is second order; built when it is first asked for."""
+        if stage not in self._tangent_kernels:
+            layer = next(one.layer for one in self.chain.stages if one.name == stage)
+            same = [one.name for one in self.chain.stages if one.layer is layer and one.name in self._tangent_kernels]
+            made = self._tangent_kernels[same[0]] if same else compile(layer.jvp(), backend=self.backend)
+            self._tangent_kernels[stage] = made
+        return self._tangent_kernels[stage]
 
     @property
     def outputs(self) -> tuple[str, ...]:
