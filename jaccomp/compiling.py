@@ -61,6 +61,7 @@ def load(name: str, *, march: str = "native") -> Kernel:
             on_demand=lambda _: _load_tangent(name, march),
             source=lambda: _library_source(name).pyx,
             forms=lambda kernel: _library_forms(name, kernel, march),
+            travel=(rebuilt, (name, "cython", march)),
         )
     from jaccomp import layers
 
@@ -98,7 +99,23 @@ def _kernel(layer: Layer, march: str, library: str | None = None) -> Kernel:
         on_demand=lambda name: _module(layer, "tangent" if name == "jvp" else "pullback", march, library),
         source=lambda: source(layer, first).pyx,
         forms=lambda kernel: _forms(layer, kernel, march),
+        travel=(rebuilt, (library or layer, "cython", march)),
     )
+
+
+def rebuilt(layer: Layer | str, backend: str, march: str, key: str) -> Any:
+    """The kernel that was pickled as a layer and its key, built or found in this machine's cache.
+
+    Raises `UsageError` where this jaccomp makes another key of the layer.
+    """
+    kernel = compile(layer, backend=backend, march=march)
+    if kernel.spec_hash != key:
+        raise UsageError(
+            f"kernel {kernel.name}",
+            f"its key is {key[:12]} where it comes from, {kernel.spec_hash[:12]} here.",
+            "Install the same jaccomp on both.",
+        )
+    return kernel
 
 
 def _library_forms(name: str, kernel: Kernel, march: str) -> Forms:
@@ -152,4 +169,5 @@ def interpreted(layer: Layer) -> Any:
     def forms(kernel: NumpyKernel) -> Forms:
         return Forms(layer, kernel, lambda derived: NumpyKernel(bundle(derived, "forward", ()), evaluate).forward)
 
-    return NumpyKernel(bundle(layer, "whole", ()), evaluate, forms=forms)
+    travel = (rebuilt, (layer, "numpy", "native"))
+    return NumpyKernel(bundle(layer, "whole", ()), evaluate, forms=forms, travel=travel)

@@ -65,6 +65,11 @@ class Layer:
         layer.__dict__["program"] = program
         return layer
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What the layer is, without what was derived from it."""
+        derived = {"prepared", "derivation"} | ({"program"} if self._spec is not None else set())
+        return {name: value for name, value in self.__dict__.items() if name not in derived}
+
     @property
     def spec(self) -> Spec:
         """The equations as written. Raises `UsageError` for a layer that was derived."""

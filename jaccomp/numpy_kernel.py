@@ -38,13 +38,22 @@ class NumpyKernel:
         jvp: Callable[[], Any] | None = None,
         source: str = "",
         forms: Callable[[NumpyKernel], Callable[..., Any]] | None = None,
+        travel: tuple[Callable[..., NumpyKernel], tuple[Any, ...]] | None = None,
     ) -> None:
         self.name = bundle.name
         self._evaluate = evaluate
         self._derive_jvp = jvp
         self._forms = None if forms is None else forms(self)
+        self._travel = travel
         self._load(bundle)
         self.source = source
+
+    def __reduce__(self) -> tuple[Callable[..., NumpyKernel], tuple[Any, ...]]:
+        """A kernel travels as its layer and key."""
+        if self._travel is None:
+            raise UsageError(f"kernel {self.name}", "it cannot be pickled: it does not know its layer.", "Use jc.compile.")
+        function, arguments = self._travel
+        return function, (*arguments, self.spec_hash)
 
     def _load(self, bundle: Bundle) -> None:
         from jaccomp.emit.signature import signature, slot

@@ -17,8 +17,8 @@ class Kernel:
     """A layer, compiled: the functions of one loaded module, and of others that are built when first asked for.
 
     `module` has forward, fwd, vjp, bwd, jacobian and shapes; `on_demand("jvp")` gives a module that has jvp, once,
-    whichever thread asks first. `source` gives the Cython text, `forms` what evaluates a Jacobian that is not dense. A
-    call is `forward`:
+    whichever thread asks first. `source` gives the Cython text, `forms` what evaluates a Jacobian that is not dense;
+    `travel`, a function and its arguments, makes the kernel again where it was pickled to. A call is `forward`:
 
         y = kernel(x, g, eps=1e-5)
         y, pullback = kernel.vjp(x, g)
@@ -32,17 +32,26 @@ class Kernel:
         on_demand: Callable[[str], ModuleType] | None = None,
         source: Callable[[], str] | None = None,
         forms: Callable[[Kernel], Callable[..., Any]] | None = None,
+        travel: tuple[Callable[..., Kernel], tuple[Any, ...]] | None = None,
     ) -> None:
         self._modules = [module]
         self._on_demand = on_demand
         self._source = source
         self._forms = forms
+        self._travel = travel
         self._evaluate: Callable[..., Any] | None = None
         self._building = threading.RLock()
         self.name: str = module.__name__.rpartition(".")[2]
         for function in FUNCTIONS:
             if hasattr(module, function):
                 setattr(self, function, getattr(module, function))
+
+    def __reduce__(self) -> tuple[Callable[..., Kernel], tuple[Any, ...]]:
+        """A kernel travels as its layer and key, and is built or found in the cache where it arrives."""
+        if self._travel is None:
+            raise UsageError(f"kernel {self.name}", "it cannot be pickled: it does not know its layer.", "Use jc.compile.")
+        function, arguments = self._travel
+        return function, (*arguments, self.spec_hash)
 
     forward: Callable[..., Any]
     fwd: Callable[..., Any]

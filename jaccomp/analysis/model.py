@@ -34,7 +34,7 @@ Array = NDArray[Any]
 class Model:
     """A chain, its parameters by the chain's names, and one kernel for each stage.
 
-    `constants` are scalars, and sizes that no input determines. A layer that is no chain is a chain of one stage.
+    `constants` are scalars, and sizes that no input determines; `threads` is what each kernel runs on. A layer that is no chain is a chain of one stage.
     Raises `UsageError` for a name that there is not.
     """
 
@@ -44,12 +44,14 @@ class Model:
         parameters: Mapping[str, ArrayLike] | None = None,
         *,
         backend: str = "cython",
+        threads: int | None = None,
         **constants: Any,
     ) -> None:
         self.chain = layer if isinstance(layer, Chain) else Chain.of_layer(layer)
         self.parameters: dict[str, Array] = {name: np.asarray(value) for name, value in (parameters or {}).items()}
         self.constants = constants
         self.backend = backend
+        self.threads = threads
         inputs = [t.name for t in self.chain.spec.inputs]
         spec = self.chain.spec
         known = {*inputs, *(s.name for s in spec.scalars), *(s.name for s in spec.sizes)}
@@ -89,7 +91,7 @@ class Model:
 
     def having(self, parameters: Mapping[str, ArrayLike]) -> Model:
         """The same model with other values for some parameters: kernels are shared, nothing is compiled again."""
-        made = Model(self.chain, {**self.parameters, **parameters}, backend=self.backend, **self.constants)
+        made = Model(self.chain, {**self.parameters, **parameters}, backend=self.backend, threads=self.threads, **self.constants)
         made.kernels = self.kernels
         return made
 
@@ -130,7 +132,8 @@ class Model:
     def own(self, placed: Placed) -> dict[str, Any]:
         """The constants of a stage, by its layer's names."""
         names = {**placed.scalars, **placed.sizes}
-        return {own: self.constants[name] for own, name in names.items() if name in self.constants}
+        found = {own: self.constants[name] for own, name in names.items() if name in self.constants}
+        return found if self.threads is None else {**found, "threads": self.threads}
 
     def named(self, placed: Placed, result: Any) -> dict[str, Array]:
         """What a stage's kernel returned, by the chain's names."""

@@ -2,6 +2,7 @@
 
     tangents(at, {"x": t})              the tangent of every tensor that moves
     second_order(at, "x", t)            their second derivatives along the line x + r t, at r = 0
+    cotangents(at, {"y": v})            the cotangent of every tensor that y depends on
     values_from(at, {"x": changed})     every tensor's value where some are changed
     local(at, "norm")                   the Jacobian of one stage by all its inputs that move, as an operator
 """
@@ -46,6 +47,21 @@ def tangents(at: Linearisation, given: Mapping[str, Array]) -> dict[str, Array]:
         if names and any(one is not None for one in each):
             out = _stage_jvp(at, placed, each)
             known |= {name: out[name] for name in names if out[name] is not None}
+    return known
+
+
+def cotangents(at: Linearisation, given: Mapping[str, Array]) -> dict[str, Array]:
+    """The cotangent of every tensor that the given ones depend on."""
+    known = dict(given)
+    for placed in reversed(at.model.chain.stages):
+        each = tuple(known.get(name) for name in placed.outputs.values())
+        if all(one is None for one in each):
+            continue
+        pulled = at.pullbacks[placed.name](each if len(each) > 1 else each[0])
+        for tensor, found in zip(placed.layer.spec.inputs, pulled, strict=True):
+            name = placed.inputs[tensor.name]
+            if tensor.dtype == "real" and found is not None:
+                known[name] = known[name] + found if name in known else found
     return known
 
 

@@ -50,7 +50,7 @@ def run(arguments: argparse.Namespace) -> int:
     say(f"{console.heading('compiled')} into {directory} in {build_seconds:.1f} s\n")
     passed = _check(network, kernels, say)
     say(f"{console.heading('training')} {digits.CHAIN}")
-    epochs = digits.train(kernels, digits.load_digits(), lambda epoch: say(_line(epoch)))
+    epochs = digits.train(kernels, digits.load_digits(), lambda epoch: say(_line(epoch))).epochs
     _plot(epochs, directory / "training.png")
     accuracy, seconds = epochs[-1].test_accuracy, epochs[-1].seconds
     reached = accuracy >= WANTED

@@ -1,5 +1,8 @@
 """The demonstration's network: linear -> layernorm -> gelu -> linear -> cross_entropy on scikit-learn's digits.
 
+    trained = train(kernels, load_digits(), report)
+    model = classifier(trained)                 pixels in 0..1 -> scores, as a model to analyse, in float64
+
 Every value and every cotangent comes out of a generated kernel; NumPy only draws batches and takes Adam's steps. One
 thread runs it: a batch is too small to share.
 """
@@ -9,10 +12,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from jaccomp.analysis.model import Model
 
 Floats = NDArray[np.float32]
 Parameters = dict[str, Floats]
@@ -45,6 +51,15 @@ class Epoch:
     train_accuracy: float
     test_accuracy: float
     seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """The epochs of a training, the parameters it ended with, and the mean image that is taken from every image."""
+
+    epochs: list[Epoch]
+    parameters: Parameters
+    mean: Floats
 
 
 def load_digits() -> Digits:
@@ -132,8 +147,8 @@ def shifted(x: Floats, rng: np.random.Generator) -> Floats:
     return images.reshape(len(x), -1)
 
 
-def train(kernels: Mapping[str, Any], data: Digits, report: Callable[[Epoch], None]) -> list[Epoch]:
-    """Train from a fixed seed, calling `report` after each epoch; what each epoch came to."""
+def train(kernels: Mapping[str, Any], data: Digits, report: Callable[[Epoch], None]) -> Trained:
+    """Train from a fixed seed, calling `report` after each epoch."""
     network, rng = Network(kernels), np.random.default_rng(SEED)
     mean = data.x.mean(axis=0)
     parameters = initial(rng)
@@ -153,4 +168,22 @@ def train(kernels: Mapping[str, Any], data: Digits, report: Callable[[Epoch], No
         seconds = time.perf_counter() - start
         epochs.append(Epoch(number, float(np.mean(losses)), float(np.mean(rights)), accuracy, seconds))
         report(epochs[-1])
-    return epochs
+    return Trained(epochs, parameters, mean)
+
+
+def classifier(trained: Trained, **options: Any) -> Model:
+    """The trained network up to its scores: y[n, 10] of images x[n, 64] in 0..1, in float64.
+
+    The mean image is folded into the first bias: W (x - mean) + b = W x + (b - W mean). `options` are those of `Model`.
+    """
+    from jaccomp import layers
+    from jaccomp.analysis.model import Model
+    from jaccomp.composition import chain
+
+    linear, layernorm, gelu = (layers.get(name) for name in LAYERS[:3])
+    network = chain("digits", fc1=linear, norm=layernorm, act=gelu, fc2=linear)
+    p = {name: value.astype(np.float64) for name, value in trained.parameters.items()}
+    named = {"fc1_W": "W1", "fc1_b": "b1", "norm_g": "gain", "norm_bias": "shift", "fc2_W": "W2", "fc2_b": "b2"}
+    parameters = {name: p[own] for name, own in named.items()}
+    parameters["fc1_b"] = p["b1"] - p["W1"] @ trained.mean.astype(np.float64)
+    return Model(network, parameters, **options)

@@ -1,0 +1,218 @@
+"""A whole study of a model over a data set, as tasks that can run anywhere: what `jaccomp analyze` reports.
+
+Two kinds of task: a batch of samples, for what is averaged over all data, and one chosen sample, for what takes many
+products with its own Jacobian.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from jaccomp.analysis import depth, margin, sensitivity
+from jaccomp.analysis.depth import AtDepths, Depths
+from jaccomp.analysis.margin import Margins
+from jaccomp.analysis.parallel import run
+from jaccomp.analysis.result import Result
+from jaccomp.analysis.rows import MOST_OUTPUTS, chunks, rows_apart
+from jaccomp.analysis.sensitivity import Amplification, Energy, Gains, Influence, LipschitzLowerBound, Moments, WorstCase
+from jaccomp.analysis.validity import Validity, validity
+from jaccomp.errors import UsageError
+
+if TYPE_CHECKING:
+    from jaccomp.analysis.model import Model
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Study(Result):
+    """Everything that was found. `influence` and `margins` are None where a row of the output has too many entries, or
+    is no row of scores; `energy` is of the chosen samples. `chosen` are their positions in the data, `worst` and
+    `validity` one each; a perturbation may go two ways, and `validity` has both.
+    """
+
+    model: str
+    of: str
+    wrt: str
+    samples: int
+    seed: int
+    chosen: tuple[int, ...]
+    influence: Influence | None
+    energy: Energy
+    depths: Depths
+    amplification: Amplification
+    lipschitz: LipschitzLowerBound
+    margins: Margins | None
+    worst: tuple[WorstCase, ...]
+    validity: tuple[tuple[Validity, Validity], ...]
+
+    @property
+    def text(self) -> str:
+        measured = np.array([[one.radius, one.predicted, one.guaranteed] for pair in self.validity for one in pair])
+        radius, predicted, guaranteed = np.median(measured, axis=0)
+        held = float((measured[:, 0] >= measured[:, 2]).mean())
+        parts = [
+            f"{self.model}: ∂{self.of}/∂{self.wrt} over {self.samples} samples, {len(self.chosen)} of them one by one",
+            self.depths.text,
+            self.amplification.text,
+            self.lipschitz.text,
+            f"worst perturbation: gain {np.median([one.gain for one in self.worst]):.4g} in the median; first order holds "
+            f"within {self.validity[0][0].tolerance:.0%} up to {radius:.4g}\n"
+            f"  curvature predicts {predicted:.4g} at the point and guarantees {guaranteed:.4g} along the way, "
+            f"which {held:.0%} reach",
+        ]
+        parts += [one.text for one in (self.influence, self.margins) if one is not None]
+        return "\n\n".join(parts)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What every task reads; `wide` says that a row of `of` has too many entries for a VJP each."""
+
+    model: Model
+    of: str
+    wrt: str
+    draws: int
+    probes: int
+    seed: int
+    wide: bool
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Samples that are linearised together; `scores` says that rows of `of` are scores of classes."""
+
+    x: Array
+    scores: bool
+
+
+@dataclass(frozen=True)
+class Point:
+    """One sample, with its leading axis, and its position among the chosen."""
+
+    x: Array
+    number: int
+
+
+@dataclass(frozen=True)
+class OfBatch:
+    moments: Moments
+    slopes: Array
+    margins: Margins | None
+
+
+@dataclass(frozen=True)
+class OfPoint:
+    gains: Gains
+    depths: AtDepths
+    worst: WorstCase
+    validity: tuple[Validity, Validity]
+    energy: Energy
+    whole: tuple[bool, ...]
+
+
+def work(plan: Plan, task: Batch | Point) -> OfBatch | OfPoint:
+    """Do one task."""
+    return _batch(plan, task) if isinstance(task, Batch) else _point(plan, task)
+
+
+def _batch(plan: Plan, task: Batch) -> OfBatch:
+    at = plan.model.at(task.x)
+    return OfBatch(
+        sensitivity.moments(at, plan.of, plan.wrt),
+        sensitivity.slopes(at, plan.of, plan.wrt),
+        margin.stepped(at, plan.of, plan.wrt) if task.scores else None,
+    )
+
+
+def _point(plan: Plan, task: Point) -> OfPoint:
+    at, of, wrt, number = plan.model.at(task.x), plan.of, plan.wrt, task.number
+    worst = sensitivity.worst_case(at, of, wrt)
+    names = depth.cuts(plan.model.chain, of, wrt)
+    return OfPoint(
+        sensitivity.gains(at, of, wrt, draws=plan.draws, seed=(plan.seed, number, 0)),
+        depth.at_depths(at, of, wrt, draws=plan.draws, seed=(plan.seed, number, 1)),
+        worst,
+        (validity(at, worst.direction, of=of, wrt=wrt), validity(at, -worst.direction, of=of, wrt=wrt)),
+        sensitivity.energy_at(at, of, wrt, probes=plan.probes, seed=(plan.seed, number, 2)),
+        (True, *(depth.is_whole(at, name, wrt) for name in names[1:])),
+    )
+
+
+def study(
+    model: Model,
+    x: ArrayLike,
+    *,
+    of: str | None = None,
+    wrt: str | None = None,
+    chosen: int = 16,
+    draws: int = 8,
+    probes: int = 32,
+    seed: int = 0,
+    workers: int | None = None,
+    scheduler: str | None = None,
+    step: Callable[[int, int], None] | None = None,
+) -> Study:
+    """Study a model of one open input over samples `x` along the leading axis, `chosen` of them, drawn at `seed`, one
+    by one. `step` is told how many tasks are done, and of how many. Raises `UsageError`.
+    """
+    if len(model.inputs) != 1:
+        raise UsageError(
+            f"study of model {model.name!r}",
+            f"{len(model.inputs)} inputs are open: {', '.join(model.inputs)}.",
+            "Give all but one as parameters.",
+        )
+    target, source = sensitivity.ends(model, of, wrt)
+    samples = sensitivity.checked(model, x)
+    picked = np.sort(np.random.default_rng(seed).permutation(len(samples))[:chosen])
+    y = _known(model, samples[:1], target, source)
+    wide = y.ndim < 1 or y.shape[0] != 1 or y.size > MOST_OUTPUTS
+    plan = Plan(model, target, source, draws, probes, seed, wide)
+    parts = () if wide else chunks(len(samples), rows_apart(model, target, source))
+    points = [Point(samples[k : k + 1], number) for number, k in enumerate(picked)]
+    tasks = [*(Batch(samples[part], y.ndim == 2 and y.size > 1) for part in parts), *points]
+    done = run(
+        work, plan, tasks, workers=workers, scheduler=scheduler,
+        step=None if step is None else lambda count: step(count, len(tasks)),
+    )  # fmt: skip
+    batches = [one for one in done if isinstance(one, OfBatch)]
+    singles = [one for one in done if isinstance(one, OfPoint)]
+    near = samples[picked]
+    gains = np.concatenate([one.slopes for one in batches]) if batches else np.array([w.worst.gain for w in singles])
+    seen = samples if batches else near
+    margins = [one.margins for one in batches if one.margins is not None]
+    return Study(
+        model.name,
+        target,
+        source,
+        len(samples),
+        seed,
+        tuple(int(k) for k in picked),
+        sensitivity.summed([one.moments for one in batches], target, source) if batches else None,
+        sensitivity.energies([one.energy for one in singles]),
+        depth.by_depth(depth.cuts(model.chain, target, source), singles[0].whole, [one.depths for one in singles]),
+        sensitivity.gathered(model, source, [one.gains for one in singles]),
+        sensitivity.bounded(gains, *_pairs(model, seen, target, source)),
+        margin.joined(margins) if margins else None,
+        tuple(one.worst for one in singles),
+        tuple(one.validity for one in singles),
+    )
+
+
+def _known(model: Model, x: Array, of: str, wrt: str) -> Array:
+    """The value of `of`. Raises `UsageError` where one of both is no tensor of the model."""
+    at = model.at(x)
+    at.operator(of, wrt)
+    return at.values[of]
+
+
+def _pairs(model: Model, x: Array, of: str, wrt: str, most: int = 1024) -> tuple[Array, Array]:
+    """The values of `wrt` and `of` at the first samples, to compare in pairs."""
+    at = model.at(x[:most])
+    source, target = at.values[wrt], at.values[of]
+    return (source, target) if len(source) == len(target) else (source[:1], target[:1])

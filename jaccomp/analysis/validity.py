@@ -1,0 +1,141 @@
+"""How far a first-order prediction holds: the radius where the model leaves its tangent, and what curvature predicts.
+
+Along x + r v, y(r) = y + r J v + ∫ (r - s) y''(s) ds over 0..r. The relative error of the first-order prediction is
+
+    |y(r) - y - r J v| / |r J v|  <=  1/(r |J v|) ∫ (r - s) |y''(s)| ds  ≈  r |y''(0)| / (2 |J v|)
+
+so it is at most `tolerance` up to `predicted` = 2 tolerance |J v| / |y''(0)|, to leading order, and up to `guaranteed`,
+where the integral reaches it, wherever the model is twice differentiable on the way. A kink, as relu's, has no y''.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import inf
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from jaccomp.analysis.result import Result
+from jaccomp.analysis.sensitivity import ends
+from jaccomp.analysis.stages import second_order, values_from
+from jaccomp.errors import UsageError
+
+if TYPE_CHECKING:
+    from jaccomp.analysis.model import Linearisation
+
+Array = NDArray[Any]
+TOLERANCE = 0.05
+STEP = 2**0.125  # between the radii that are tried
+NODES = 32  # of the integral, in each stretch
+
+
+@dataclass(frozen=True)
+class Validity(Result):
+    """How far the first-order change along a unit direction holds within `tolerance`.
+
+    `radius` is measured: the first radius where the relative error passes `tolerance`, infinite if none up to
+    `radii[-1]` does. `predicted` and `guaranteed` are what curvature says, at the point and along the way. `slope` is
+    |J v|, `curvature` |D²y[v, v]|; `errors` are the relative errors at `radii`.
+    """
+
+    of: str
+    wrt: str
+    tolerance: float
+    radius: float
+    predicted: float
+    guaranteed: float
+    slope: float
+    curvature: float
+    radii: Array
+    errors: Array
+
+    @property
+    def text(self) -> str:
+        return (
+            f"first order in {self.wrt} holds within {self.tolerance:.0%} up to {self.radius:.4g}: "
+            f"curvature at the point predicts {self.predicted:.4g}, along the way it guarantees {self.guaranteed:.4g}"
+        )
+
+
+def validity(
+    at: Linearisation,
+    direction: Array,
+    *,
+    of: str | None = None,
+    wrt: str | None = None,
+    tolerance: float = TOLERANCE,
+    furthest: float | None = None,
+) -> Validity:
+    """How far the first-order change of `of` along `direction`, shaped as `wrt`, holds.
+
+    `furthest` is the largest radius that is tried: by default 16 times the predicted one. Raises `UsageError` where the
+    direction does not move `of` to first order, or has another shape.
+    """
+    target, source = ends(at.model, of, wrt)
+    what = f"validity of first order in {source!r}"
+    point = at.values[source]
+    if np.shape(direction) != point.shape:
+        raise UsageError(what, f"the direction has shape {np.shape(direction)}, {source} {point.shape}.")
+    size = float(np.linalg.norm(direction))
+    v = np.asarray(direction) / size if size else np.asarray(direction)
+    first, second = second_order(at, source, v).get(target, (np.zeros(1), np.zeros(1)))
+    slope, curvature = float(np.linalg.norm(first)), float(np.linalg.norm(second))
+    if not slope > 0:
+        raise UsageError(what, f"{target} does not move along the direction to first order.", "Name another.")
+    predicted = 2 * tolerance * slope / curvature if curvature else inf
+    scale = predicted if predicted < inf else max(1.0, float(np.linalg.norm(point)))
+    limit = 16 * scale if furthest is None else furthest
+    y = at.values[target]
+
+    def error(r: float) -> float:
+        moved = values_from(at, {source: (point + r * v).astype(point.dtype)})[target]
+        return float(np.linalg.norm(moved - y - r * first)) / (r * slope)
+
+    radii = limit / STEP ** np.arange(int(np.log(limit / scale * 100) / np.log(STEP)), -1, -1.0)
+    errors = np.array([error(r) for r in radii])
+    guaranteed = _guaranteed(at, source, target, v, slope, tolerance, scale, limit)
+    radius = _crossing(error, radii, errors, tolerance)
+    return Validity(target, source, tolerance, radius, predicted, guaranteed, slope, curvature, radii, errors)
+
+
+def _crossing(error: Any, radii: Array, errors: Array, tolerance: float) -> float:
+    """The first radius where the error passes the tolerance, by bisection of the step in which it does."""
+    beyond = np.flatnonzero(~(errors <= tolerance))
+    if not beyond.size:
+        return inf
+    high = float(radii[beyond[0]])
+    low = float(radii[beyond[0] - 1]) if beyond[0] else 0.0
+    for _ in range(40):
+        middle = (low + high) / 2
+        low, high = (middle, high) if error(middle) <= tolerance else (low, middle)
+    return low
+
+
+def _guaranteed(
+    at: Linearisation, wrt: str, of: str, v: Array, slope: float, tolerance: float, scale: float, limit: float
+) -> float:
+    """The first radius where `∫ (r - s) |y''(s)| ds / (r slope)` passes the tolerance, by the trapezoidal rule."""
+    point, start, step = at.values[wrt], 0.0, scale / NODES
+    before = _bend(at, wrt, of, v, point)
+    mass = moment = 0.0  # ∫ |y''| and ∫ s |y''| from 0
+    ratio = 0.0
+    while start < limit:
+        r = start + step
+        after = _bend(at, wrt, of, v, point + r * v)
+        mass += (before + after) * step / 2
+        moment += (start * before + r * after) * step / 2
+        here = (r * mass - moment) / (r * slope)
+        if here > tolerance:
+            return start + step * (tolerance - ratio) / (here - ratio)
+        start, before, ratio = r, after, here
+    return inf
+
+
+def _bend(at: Linearisation, wrt: str, of: str, v: Array, x: Array) -> float:
+    """|D²y[v, v]| with `wrt` at x."""
+    from jaccomp.analysis.model import Linearisation
+
+    there = Linearisation(at.model, values_from(at, {wrt: x.astype(v.dtype)}), {})
+    return float(np.linalg.norm(second_order(there, wrt, v)[of][1]))
