@@ -89,7 +89,7 @@ def _on_cluster(
         held = client.submit(_held, shared, pure=False)
         futures = [client.submit(_one, function, held, task, pure=False) for task in tasks]
         try:
-            for done, one in enumerate(as_completed(futures), 1):
+            for done, one in enumerate(as_completed(futures, loop=client.loop), 1):
                 if one.status == "error":
                     one.result()
                 step(done)

@@ -21,7 +21,7 @@ from jaccomp.analysis.result import Result
 from jaccomp.analysis.rows import MOST_OUTPUTS, chunks, rows_apart
 from jaccomp.analysis.sensitivity import Amplification, Energy, Gains, Influence, LipschitzLowerBound, Moments, WorstCase
 from jaccomp.analysis.validity import Validity, validity
-from jaccomp.errors import UsageError
+from jaccomp.errors import JaccompError, UsageError
 
 if TYPE_CHECKING:
     from jaccomp.analysis.model import Model
@@ -205,9 +205,20 @@ def study(
 
 
 def _known(model: Model, x: Array, of: str, wrt: str) -> Array:
-    """The value of `of`. Raises `UsageError` where one of both is no tensor of the model."""
-    at = model.at(x)
+    """The value of `of`. Raises `UsageError` where a sample does not fit, or either is no real tensor of the model."""
+    what = f"study of model {model.name!r}"
+    try:
+        at = model.at(x)
+    except (ValueError, TypeError, IndexError) as error:
+        if isinstance(error, JaccompError):
+            raise
+        raise UsageError(what, f"it does not take a sample of shape {x.shape}: {error}") from None
     at.operator(of, wrt)
+    for name in (of, wrt):
+        if at.values[name].dtype.kind != "f":
+            raise UsageError(what, f"{name} is of integers.", "Name a real tensor, as that of the embedded tokens.")
+    if not at.values[wrt].ndim or len(at.values[wrt]) != 1:
+        raise UsageError(what, f"{wrt} has no axis of samples.", "Name a tensor that is made of the data.")
     return at.values[of]
 
 

@@ -17,7 +17,7 @@ from importlib import import_module
 from jaccomp import __version__
 from jaccomp.errors import BuildError, JaccompError, StageError
 
-COMMANDS = ("list", "show", "build", "check", "bench", "gallery", "demo", "doctor", "cache")
+COMMANDS = ("list", "show", "build", "check", "bench", "analyze", "gallery", "demo", "doctor", "cache")
 FAILED, REFUSED, NOT_BUILT, DEFECT, INTERRUPTED, BROKEN_PIPE = 1, 2, 3, 4, 130, 141
 EXIT_CODES = (
     "exit codes: 0 done; 1 a check failed, or something is stale or unwell; 2 a command line or a layer that cannot "
