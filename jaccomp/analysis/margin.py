@@ -42,7 +42,7 @@ class Margins(Result):
     @property
     def text(self) -> str:
         crossed = np.isfinite(self.stepped)
-        low, middle, high = np.quantile(self.linear, [0.1, 0.5, 0.9])
+        low, middle, high = np.quantile(self.linear, [0.1, 0.5, 0.9], method="lower")
         lines = [f"margins of {len(self.linear)} samples: 10 % {low:.4g}, median {middle:.4g}, 90 % {high:.4g}"]
         if crossed.any():
             ratio = float(np.median(self.stepped[crossed] / self.linear[crossed]))

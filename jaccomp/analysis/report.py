@@ -41,9 +41,10 @@ def figures(study: Study, x: Array, image: tuple[int, int] | None, words: Sequen
     if study.energy.values.ndim > 2:
         found.append(plots.tokens(study.energy, words))
     if image is not None:
-        reached = [min(one.radius for one in pair) for pair in study.validity]
+        reached = [min((one.radius for one in pair), default=0.0) for pair in study.validity]
         found.append(plots.worst(study.worst, x[list(study.chosen)], reached, image))
-    found.append(plots.radii(ways))
+    if ways:
+        found.append(plots.radii(ways))
     if study.margins is not None:
         found.append(plots.distances(study.margins))
     return found

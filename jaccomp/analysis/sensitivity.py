@@ -271,20 +271,21 @@ def gathered(model: Model, wrt: str, parts: Sequence[Gains]) -> Amplification:
     residuals = np.stack([one.residuals for one in parts]).max(axis=0)
     n = len(parts)
     error = np.sqrt(n * max(n - 1, 1))
-    rows = [
-        StageGain(
-            name,
-            by_name[name].layer.name,
-            float(np.exp(norms[:, k].mean())),
-            float(np.linalg.norm(norms[:, k] - norms[:, k].mean()) / error),
-            float(np.exp(norms[:, k].max())),
-            float(residuals[k]),
-            float(np.exp(growths[:, k].mean())),
-            float(np.linalg.norm(growths[:, k] - growths[:, k].mean()) / error),
-            float(np.exp(worst[k])),
-        )
-        for k, name in enumerate(moving(model, wrt))
-    ]
+    with np.errstate(invalid="ignore"):  # a stage that some sample does not pass has growth 0, its error no number
+        rows = [
+            StageGain(
+                name,
+                by_name[name].layer.name,
+                float(np.exp(norms[:, k].mean())),
+                float(np.linalg.norm(norms[:, k] - norms[:, k].mean()) / error),
+                float(np.exp(norms[:, k].max())),
+                float(residuals[k]),
+                float(np.exp(growths[:, k].mean())),
+                float(np.linalg.norm(growths[:, k] - growths[:, k].mean()) / error),
+                float(np.exp(worst[k])),
+            )
+            for k, name in enumerate(moving(model, wrt))
+        ]
     return Amplification(tuple(rows))
 
 

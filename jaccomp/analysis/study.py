@@ -33,7 +33,7 @@ Array = NDArray[Any]
 class Study(Result):
     """Everything that was found. `influence` and `margins` are None where a row of the output has too many entries, or
     is no row of scores; `energy` is of the chosen samples. `chosen` are their positions in the data, `worst` and
-    `validity` one each; a perturbation may go two ways, and `validity` has both.
+    `validity` one each; a perturbation may go two ways, and `validity` has both, or none where no way moves the output.
     """
 
     model: str
@@ -49,25 +49,33 @@ class Study(Result):
     lipschitz: LipschitzLowerBound
     margins: Margins | None
     worst: tuple[WorstCase, ...]
-    validity: tuple[tuple[Validity, Validity], ...]
+    validity: tuple[tuple[Validity, ...], ...]
 
     @property
     def text(self) -> str:
-        measured = np.array([[one.radius, one.predicted, one.guaranteed] for pair in self.validity for one in pair])
-        radius, predicted, guaranteed = np.median(measured, axis=0)
-        held = float((measured[:, 0] >= measured[:, 2]).mean())
         parts = [
             f"{self.model}: ∂{self.of}/∂{self.wrt} over {self.samples} samples, {len(self.chosen)} of them one by one",
             self.depths.text,
             self.amplification.text,
             self.lipschitz.text,
-            f"worst perturbation: gain {np.median([one.gain for one in self.worst]):.4g} in the median; first order holds "
-            f"within {self.validity[0][0].tolerance:.0%} up to {radius:.4g}\n"
-            f"  curvature predicts {predicted:.4g} at the point and guarantees {guaranteed:.4g} along the way, "
-            f"which {held:.0%} reach",
+            f"worst perturbation: gain {np.median([one.gain for one in self.worst]):.4g} in the median{self._held}",
         ]
         parts += [one.text for one in (self.influence, self.margins) if one is not None]
         return "\n\n".join(parts)
+
+    @property
+    def _held(self) -> str:
+        ways = [one for pair in self.validity for one in pair]
+        if not ways:
+            return ""
+        measured = np.array([[one.radius, one.predicted, one.guaranteed] for one in ways])
+        radius, predicted, guaranteed = np.quantile(measured, 0.5, axis=0, method="lower")
+        held = float((measured[:, 0] >= measured[:, 2]).mean())
+        return (
+            f"; first order holds within {ways[0].tolerance:.0%} up to {radius:.4g}\n"
+            f"  curvature predicts {predicted:.4g} at the point and guarantees {guaranteed:.4g} along the way, "
+            f"which {held:.0%} reach"
+        )
 
 
 @dataclass(frozen=True)
@@ -111,7 +119,7 @@ class OfPoint:
     gains: Gains
     depths: AtDepths
     worst: WorstCase
-    validity: tuple[Validity, Validity]
+    validity: tuple[Validity, ...]
     energy: Energy
     whole: tuple[bool, ...]
 
@@ -134,11 +142,12 @@ def _point(plan: Plan, task: Point) -> OfPoint:
     at, of, wrt, number = plan.model.at(task.x), plan.of, plan.wrt, task.number
     worst = sensitivity.worst_case(at, of, wrt)
     names = depth.cuts(plan.model.chain, of, wrt)
+    ways = (worst.direction, -worst.direction) if worst.gain > 0 else ()
     return OfPoint(
         sensitivity.gains(at, of, wrt, draws=plan.draws, seed=(plan.seed, number, 0)),
         depth.at_depths(at, of, wrt, draws=plan.draws, seed=(plan.seed, number, 1)),
         worst,
-        (validity(at, worst.direction, of=of, wrt=wrt), validity(at, -worst.direction, of=of, wrt=wrt)),
+        tuple(validity(at, way, of=of, wrt=wrt) for way in ways),
         sensitivity.energy_at(at, of, wrt, probes=plan.probes, seed=(plan.seed, number, 2)),
         (True, *(depth.is_whole(at, name, wrt) for name in names[1:])),
     )

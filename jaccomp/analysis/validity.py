@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 Array = NDArray[Any]
 TOLERANCE = 0.05
 STEP = 2**0.125  # between the radii that are tried
-NODES = 32  # of the integral, in each stretch
+NODES, GROWTH = 32, 1.06  # of the integral up to the predicted radius, and how steps grow
 
 
 @dataclass(frozen=True)
@@ -130,6 +130,7 @@ def _guaranteed(
         if here > tolerance:
             return start + step * (tolerance - ratio) / (here - ratio)
         start, before, ratio = r, after, here
+        step *= GROWTH
     return inf
 
 

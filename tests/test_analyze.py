@@ -1,0 +1,199 @@
+"""`jaccomp analyze`: what it writes and prints, from data that is only data."""
+
+from __future__ import annotations
+
+import json
+import re
+from base64 import b64encode
+from hashlib import sha256
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from commands import Run
+
+from jaccomp.analysis import plots
+from jaccomp.analysis.sensitivity import Influence
+from jaccomp.errors import UsageError
+
+CHAINS = """\
+import jaccomp as jc
+from jaccomp.layers import attention, linear, mean_pool, rmsnorm, tanh
+
+mlp = jc.chain("mlp", fc1=linear, act=tanh, fc2=linear)
+heard = jc.stage(attention, q="norm", k="norm", v="norm")
+sentence = jc.chain("sentence", norm=rmsnorm.bind(g=1), heard=heard, pool=mean_pool)
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    (tmp_path / "chains.py").write_text(CHAINS)
+    np.savez(
+        "parameters.npz", fc1_W=rng.standard_normal((6, 4)), fc1_b=np.zeros(6),
+        fc2_W=rng.standard_normal((3, 6)), fc2_b=np.zeros(3),
+    )  # fmt: skip
+    np.savez("data.npz", x=rng.standard_normal((9, 4)))
+    np.save("sentences.npy", rng.standard_normal((3, 5, 4)))
+    return tmp_path
+
+
+MLP = ("analyze", "chains.py:mlp", "--parameters", "parameters.npz", "--backend", "numpy", "--samples", "2", "--draws", "2")
+
+
+class Document(HTMLParser):
+    """The tags of a document that ask for something, the ids, and what its policy says."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.sources: list[str] = []
+        self.ids: set[str] = set()
+        self.links: list[str] = []
+        self.tags: list[str] = []
+        self.policy = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        found = {name: value or "" for name, value in attrs}
+        self.tags.append(tag)
+        self.ids |= {found["id"]} if "id" in found else set()
+        self.sources += [found["src"]] if "src" in found else []
+        self.links += [found["href"]] if "href" in found else []
+        assert "style" not in found and not any(name.startswith("on") for name in found)
+        if found.get("http-equiv") == "Content-Security-Policy":
+            self.policy = found["content"]
+
+
+def test_a_chain_of_a_file_over_data_of_a_file(run: Run, folder: Path) -> None:
+    code, out, err = run(*MLP, "--data", "data.npz", "-o", "out", "--seed", "3", "--json")
+    assert code == 0 and err == ""
+    record = json.loads(out)
+    assert record == json.loads((folder / "out" / "report.json").read_text())
+    assert record["seed"] == 3 and record["samples"] == 9 and len(record["chosen"]) == 2
+    assert {"Python", "numpy", "scipy", "matplotlib", "jaccomp", "data", "parameters", "seed"} <= set(record["record"])
+    left = {path.name for path in (folder / "out").iterdir()}
+    figures = {"spectra", "gradients", "amplification", "influence", "validity", "margins"}
+    assert left == {"report.html", "report.json", *(f"{name}.png" for name in figures)}
+    assert (folder / "out" / "spectra.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_report_stands_alone(run: Run, folder: Path) -> None:
+    assert run(*MLP, "--data", "data.npz", "-o", "out")[0] == 0
+    text = (folder / "out" / "report.html").read_text(encoding="utf-8")
+    page = Document(text)
+    assert len(page.sources) == 6 and all(one.startswith("data:image/png;base64,") for one in page.sources)
+    assert all(one.startswith("#") and one[1:] in page.ids for one in page.links)
+    assert not {"script", "link", "iframe", "object", "form"} & set(page.tags)
+    style = re.search("<style>(.*?)</style>", text, re.DOTALL)
+    assert style is not None
+    digest = b64encode(sha256(style[1].encode()).digest()).decode()
+    assert page.policy == (
+        f"default-src 'none'; style-src 'sha256-{digest}'; img-src data:; base-uri 'none'; form-action 'none'"
+    )
+    assert "http" not in text.replace("http-equiv", "") and str(folder) not in text
+
+
+def test_a_second_run_writes_the_same_bytes(run: Run, folder: Path) -> None:
+    for name, workers in (("one", 1), ("two", 3)):
+        assert run(*MLP, "--data", "data.npz", "-o", name, "--workers", workers)[0] == 0
+    for path in (folder / "one").iterdir():
+        assert path.read_bytes() == (folder / "two" / path.name).read_bytes(), path.name
+
+
+def test_tokens_have_a_map_of_their_influence(run: Run, folder: Path) -> None:
+    words = ("analyze", "chains.py:sentence", "--data", "sentences.npy", "--backend", "numpy", "--samples", "2")
+    code, out, _ = run(*words, "--draws", "2", "-o", "out", "--json")
+    assert code == 0 and (folder / "out" / "tokens.png").exists()
+    assert np.shape(json.loads(out)["energy"]["values"]) == (2, 5, 4)
+
+
+def test_the_digits(run: Run, tmp_path: Path) -> None:
+    pytest.importorskip("sklearn")
+    code, out, _ = run("analyze", "digits", "-o", tmp_path, "--samples", "4")
+    assert code == 0 and "margins of 360 samples" in out and "which 100% reach" in out
+    assert {"influence.png", "worst.png"} <= {path.name for path in tmp_path.iterdir()}
+
+
+class Trap:
+    """What no data file may do: run code when it is read."""
+
+    def __reduce__(self) -> tuple[type, tuple[str]]:
+        return Exception, ("sprung",)
+
+
+def test_data_is_never_unpickled(run: Run, folder: Path) -> None:
+    np.save("trap.npy", np.array([Trap()], dtype=object), allow_pickle=True)
+    (folder / "trap.npz").write_bytes((folder / "trap.npy").read_bytes())
+    for name in ("trap.npy", "trap.npz"):
+        code, _, err = run(*MLP, "--data", name)
+        assert code == 2 and err.startswith(f"jaccomp: file {name}: it holds no arrays: Object arrays cannot be loaded")
+    assert run(*MLP[:3], "trap.npy", "--data", "data.npz")[0] == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("chains.py:mlp",), "analyze: no data was given."),
+        (("chains.py:mlp", "--data", "none.npy"), "file none.npy: it holds no arrays: No such file or directory"),
+        (("chains.py:mlp", "--data", "chains.py"), "file chains.py: it holds no arrays"),
+        (("chains.py:mlp", "--data", "parameters.npz"), "data parameters.npz: it has fc1_W, fc1_b, fc2_W, fc2_b."),
+        (("chains.py:mlp", "--data", "nan.npy"), "file nan.npy, array 'x': it holds infinities or NaN."),
+        (("chains.py:mlp", "--data", "words.npy"), "file words.npy, array 'x': its dtype is <U1."),
+        (("chains.py:mlp", "--data", "data.npz"), "study of model 'mlp': 5 inputs are open: x, fc1_W"),
+        (("chains.py:mlp", "--data", "data.npz", "--set", "eps"), "analyze --set eps: it is not NAME=NUMBER."),
+        (("chains.py:mlp", "--data", "data.npz", "--image", "8"), "analyze --image 8: it is no shape."),
+        (("chains.py:mlp", "--data", "data.npz", "--image", "3x3"), "analyze --image: samples of shape (4,)"),
+        (("chains.py:mlp", "--data", "data.npz", "--samples", "0"), "analyze --samples: it is 0."),
+        (("chains.py:mlp", "--data", "data.npz", "--parameters", "other.npz"), "model 'mlp': the chain has no 'Q'."),
+        (("relu", "--data", "data.npz", "--of", "q", "--backend", "numpy"), "there is no tensor 'q'."),
+        (("digits", "--parameters", "parameters.npz"), "analyze --parameters: the digits have their own."),
+        (("nothing", "--data", "data.npz"), "layer 'nothing': the library has no layer of that name."),
+        (("relu", "--data", "data.npz", "--backend", "numpy", "-o", "chains.py/x"), "it cannot be written"),
+        (("relu", "--data", "data.npz", "--backend", "numpy", "--scheduler", "tcp://127.0.0.1:9"), "none answers there"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_what_analyze_refuses(
+    run: Run, folder: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], says: str
+) -> None:
+    monkeypatch.setattr("jaccomp.analysis.parallel.PATIENCE", 1)
+    np.save("nan.npy", np.array([[1.0, np.nan]]))
+    np.save("words.npy", np.array(["a"]))
+    np.savez("other.npz", Q=np.ones(2))
+    if "tcp://127.0.0.1:9" in words:
+        pytest.importorskip("distributed")
+    code, _, err = run("analyze", *words)
+    assert code == 2 and says in err and "Traceback" not in err
+
+
+def test_a_model_that_no_sample_moves_is_studied(run: Run, folder: Path) -> None:
+    np.save("negative.npy", -np.ones((3, 4)))
+    code, out, err = run("analyze", "relu", "--data", "negative.npy", "--backend", "numpy", "--json")
+    record = json.loads(out)
+    assert code == 0 and err == "" and record["validity"] == [[], [], []]
+    assert record["amplification"]["stages"][0]["norm"] == record["lipschitz"]["value"] == 0
+
+
+def test_a_sample_that_does_not_fit_is_refused(run: Run, folder: Path) -> None:
+    np.save("wide.npy", np.ones((3, 7)))
+    code, _, err = run(*MLP, "--data", "wide.npy")
+    assert code == 2 and "study of model 'mlp': it does not take a sample of shape (1, 7)" in err
+
+
+def test_analyze_says_what_it_needs(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("jaccomp.cli.analyze.find_spec", lambda name: None)
+    code, _, err = run("analyze", "digits")
+    assert code == 2 and err == (
+        "jaccomp: analyze: it needs matplotlib.\n  python -m pip install 'jaccomp[analysis]'\n"
+    )
+
+
+def test_a_map_of_another_shape_is_refused() -> None:
+    one = np.ones((2, 6))
+    found = Influence("y", "x", 3, one, one, one, one, one, np.ones(6))
+    assert plots.influences(found, (2, 3)).numbers["shown"].shape == (2, 2, 3)
+    with pytest.raises(UsageError, match="an image of 4 by 2 has not 6 pixels"):
+        plots.influences(found, (4, 2))
