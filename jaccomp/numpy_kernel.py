@@ -51,7 +51,9 @@ class NumpyKernel:
     def __reduce__(self) -> tuple[Callable[..., NumpyKernel], tuple[Any, ...]]:
         """A kernel travels as its layer and key."""
         if self._travel is None:
-            raise UsageError(f"kernel {self.name}", "it cannot be pickled: it does not know its layer.", "Use jc.compile.")
+            raise UsageError(
+                f"kernel {self.name}", "it cannot be pickled: it does not know its layer.", "Use jc.compile."
+            )
         function, arguments = self._travel
         return function, (*arguments, self.spec_hash)
 

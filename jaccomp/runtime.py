@@ -49,7 +49,9 @@ class Kernel:
     def __reduce__(self) -> tuple[Callable[..., Kernel], tuple[Any, ...]]:
         """A kernel travels as its layer and key, and is built or found in the cache where it arrives."""
         if self._travel is None:
-            raise UsageError(f"kernel {self.name}", "it cannot be pickled: it does not know its layer.", "Use jc.compile.")
+            raise UsageError(
+                f"kernel {self.name}", "it cannot be pickled: it does not know its layer.", "Use jc.compile."
+            )
         function, arguments = self._travel
         return function, (*arguments, self.spec_hash)
 

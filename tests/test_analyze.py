@@ -41,7 +41,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-MLP = ("analyze", "chains.py:mlp", "--parameters", "parameters.npz", "--backend", "numpy", "--samples", "2", "--draws", "2")
+FEW = ("--backend", "numpy", "--samples", "2", "--draws", "2")
+MLP = ("analyze", "chains.py:mlp", "--parameters", "parameters.npz", *FEW)
 
 
 class Document(HTMLParser):
@@ -104,8 +105,7 @@ def test_a_second_run_writes_the_same_bytes(run: Run, folder: Path) -> None:
 
 
 def test_tokens_have_a_map_of_their_influence(run: Run, folder: Path) -> None:
-    words = ("analyze", "chains.py:sentence", "--data", "sentences.npy", "--backend", "numpy", "--samples", "2")
-    code, out, _ = run(*words, "--draws", "2", "-o", "out", "--json")
+    code, out, _ = run("analyze", "chains.py:sentence", "--data", "sentences.npy", *FEW, "-o", "out", "--json")
     assert code == 0 and (folder / "out" / "tokens.png").exists()
     assert np.shape(json.loads(out)["energy"]["values"]) == (2, 5, 4)
 
@@ -152,7 +152,10 @@ def test_data_is_never_unpickled(run: Run, folder: Path) -> None:
         (("digits", "--parameters", "parameters.npz"), "analyze --parameters: the digits have their own."),
         (("nothing", "--data", "data.npz"), "layer 'nothing': the library has no layer of that name."),
         (("relu", "--data", "data.npz", "--backend", "numpy", "-o", "chains.py/x"), "it cannot be written"),
-        (("relu", "--data", "data.npz", "--backend", "numpy", "--scheduler", "tcp://127.0.0.1:9"), "none answers there"),
+        (
+            ("relu", "--data", "data.npz", "--backend", "numpy", "--scheduler", "tcp://127.0.0.1:9"),
+            "none answers there",
+        ),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )

@@ -55,7 +55,7 @@ def test_a_kernel_travels_as_its_layer_and_key(backend: str) -> None:
     x = data()
     np.testing.assert_array_equal(pickle.loads(sent)(x), kernel(x))
     function, (*words, key) = kernel.__reduce__()
-    with pytest.raises(UsageError, match="its key is 0000000 where it comes from, .* here"):
+    with pytest.raises(UsageError, match=r"its key is 0000000 where it comes from, .* here"):
         function(*words, "0" * 7)
     assert key == kernel.spec_hash
 
@@ -165,9 +165,7 @@ def slowly(shared: tuple[Model, Path], task: int) -> tuple[int, Any]:
 
 
 @needs_dask
-def test_a_cluster_that_loses_a_worker_has_the_same_numbers(
-    cluster: Cluster, tmp_path: Path
-) -> None:
+def test_a_cluster_that_loses_a_worker_has_the_same_numbers(cluster: Cluster, tmp_path: Path) -> None:
     from distributed import Client
 
     from jaccomp.analysis import parallel

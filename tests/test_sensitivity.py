@@ -11,6 +11,7 @@ import pytest
 import jaccomp as jc
 from jaccomp import layers as L
 from jaccomp.analysis import sensitivity as S
+from jaccomp.analysis.amplification import amplification
 from jaccomp.analysis.margin import margins
 from jaccomp.analysis.model import Model, dense
 from jaccomp.analysis.rows import row_jacobians, rows_apart
@@ -143,7 +144,7 @@ def test_amplification_ranks_stages_by_their_norms() -> None:
     rotation = np.linalg.qr(rng().standard_normal((80, 80)))[0]
     weights = {"turn_W": rotation, "turn_b": np.zeros(80), "grow_W": 3 * rotation.T, "grow_b": np.zeros(80)}
     model = Model(jc.chain("turning", turn=L.linear, grow=L.linear), weights, backend="numpy")
-    found = S.amplification(model, rng().standard_normal((3, 80)), draws=2)
+    found = amplification(model, rng().standard_normal((3, 80)), draws=2)
     assert [one.stage for one in found.ranked] == ["grow", "turn"]
     for one, expected in zip(found.stages, (1.0, 3.0), strict=True):
         assert [one.norm, one.largest, one.growth, one.worst_growth] == pytest.approx([expected] * 4, rel=1e-9)
@@ -155,7 +156,7 @@ def test_growths_multiply_to_the_gain_of_the_worst_perturbation() -> None:
     weights = {f"fc{k}_{n}": rng(k).standard_normal(s) for k in (0, 1) for n, s in (("W", (4, 4)), ("b", (4,)))}
     model = Model(jc.chain("deep", fc0=L.linear, act=L.tanh, fc1=L.linear), weights, backend="numpy")
     x = rng(5).standard_normal((1, 4))
-    found = S.amplification(model, x, draws=1)
+    found = amplification(model, x, draws=1)
     gain = S.worst_case(model.at(x)).gain
     assert np.prod([one.worst_growth for one in found.stages]) == pytest.approx(gain, rel=1e-10)
 
@@ -164,7 +165,7 @@ def test_growths_multiply_to_the_gain_of_the_worst_perturbation() -> None:
 def test_the_worst_perturbation_is_the_top_singular_vector(width: int) -> None:
     model = linear(width, width)
     found = S.worst_case(model.at(rng().standard_normal((1, width))))
-    u, s, vt = np.linalg.svd(model.parameters["W"])
+    _, s, vt = np.linalg.svd(model.parameters["W"])
     assert found.gain == pytest.approx(s[0], rel=1e-10) and found.residual < 1e-8
     assert abs(vt[0] @ found.direction[0]) == pytest.approx(1, abs=1e-10)
     np.testing.assert_allclose(model.parameters["W"] @ found.direction[0], s[0] * found.response[0], atol=1e-7)

@@ -1,4 +1,7 @@
-"""By depth: the singular values of ∂tensor/∂input, and the norms of cotangents, at the tensors that every path passes."""
+"""By depth: the singular values of ∂tensor/∂input and the norms of cotangents.
+
+Depth is counted in the tensors that every path passes.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from jaccomp.analysis.model import dense
+from jaccomp.analysis.amplification import top
 from jaccomp.analysis.result import Result
 from jaccomp.analysis.segments import segments
-from jaccomp.analysis.sensitivity import top
+from jaccomp.analysis.spectra import spectrum
 from jaccomp.analysis.stages import cotangents
 
 if TYPE_CHECKING:
@@ -75,7 +78,7 @@ def at_depths(at: Linearisation, of: str, wrt: str, *, draws: int, seed: int | t
 def _values(at: Linearisation, of: str, wrt: str) -> Array:
     linear = at.operator(of, wrt)
     if is_whole(at, of, wrt):
-        return np.asarray(np.linalg.svd(dense(linear), compute_uv=False))
+        return spectrum(linear).values
     return np.array([top(linear).value])
 
 

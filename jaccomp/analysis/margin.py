@@ -14,8 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from jaccomp.analysis.result import Result
-from jaccomp.analysis.rows import row_jacobians
-from jaccomp.analysis.sensitivity import ends, linearised
+from jaccomp.analysis.rows import ends, linearised, row_jacobians
 from jaccomp.analysis.stages import values_from
 from jaccomp.errors import UsageError
 

@@ -34,8 +34,8 @@ Array = NDArray[Any]
 class Model:
     """A chain, its parameters by the chain's names, and one kernel for each stage.
 
-    `constants` are scalars, and sizes that no input determines; `threads` is what each kernel runs on. A layer that is no chain is a chain of one stage.
-    Raises `UsageError` for a name that there is not.
+    `constants` are scalars, and sizes that no input determines; `threads` is how many each kernel may use. A layer that
+    is no chain is a chain of one stage. Raises `UsageError` for a name that there is not.
     """
 
     def __init__(
@@ -91,7 +91,9 @@ class Model:
 
     def having(self, parameters: Mapping[str, ArrayLike]) -> Model:
         """The same model with other values for some parameters: kernels are shared, nothing is compiled again."""
-        made = Model(self.chain, {**self.parameters, **parameters}, backend=self.backend, threads=self.threads, **self.constants)
+        made = Model(
+            self.chain, {**self.parameters, **parameters}, backend=self.backend, threads=self.threads, **self.constants
+        )
         made.kernels = self.kernels
         return made
 

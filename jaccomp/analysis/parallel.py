@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from jaccomp.errors import UsageError
 
@@ -95,7 +95,9 @@ def _on_cluster(
                 step(done)
             found: list[Found] = client.gather(futures)
         except KilledWorker as error:
-            raise UsageError(what, f"every worker that was given {error.task} was lost.", "See the workers' logs.") from None
+            raise UsageError(
+                what, f"every worker that was given {error.task} was lost.", "See the workers' logs."
+            ) from None
         return found
 
 

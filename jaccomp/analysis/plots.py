@@ -18,9 +18,10 @@ from jaccomp.errors import UsageError
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from jaccomp.analysis.amplification import Amplification
     from jaccomp.analysis.depth import Depths
     from jaccomp.analysis.margin import Margins
-    from jaccomp.analysis.sensitivity import Amplification, Energy, Influence, WorstCase
+    from jaccomp.analysis.sensitivity import Energy, Influence, WorstCase
     from jaccomp.analysis.validity import Validity
 
 Array = NDArray[Any]

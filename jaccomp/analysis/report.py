@@ -35,9 +35,7 @@ def figures(study: Study, x: Array, image: tuple[int, int] | None, words: Sequen
     ways = [one for pair in study.validity for one in pair]
     found = [plots.spectra(study.depths), plots.gradients(study.depths), plots.amplifiers(study.amplification)]
     if study.influence is not None:
-        found.append(
-            plots.influences(study.influence, image) if image is not None else plots.features(study.influence)
-        )
+        found.append(plots.influences(study.influence, image) if image is not None else plots.features(study.influence))
     if study.energy.values.ndim > 2:
         found.append(plots.tokens(study.energy, words))
     if image is not None:
@@ -83,9 +81,7 @@ def html(study: Study, model: Model, shown: Sequence[Plot], facts: Mapping[str, 
     """The document. Its content policy allows its own style and inline pictures, and nothing else."""
     style = (template_directory() / "analysis" / "report.css").read_text(encoding="utf-8")
     digest = b64encode(sha256(style.encode()).digest()).decode()
-    policy = (
-        f"default-src 'none'; style-src 'sha256-{digest}'; img-src data:; base-uri 'none'; form-action 'none'"
-    )
+    policy = f"default-src 'none'; style-src 'sha256-{digest}'; img-src data:; base-uri 'none'; form-action 'none'"
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(template_directory() / "analysis"),
         undefined=jinja2.StrictUndefined,

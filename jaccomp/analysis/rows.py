@@ -6,10 +6,11 @@ Whether it does is read off the certificates of the stages' blocks; no number is
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from jaccomp.errors import UsageError
 
@@ -75,3 +76,32 @@ def chunks(samples: int, apart: bool) -> tuple[slice, ...]:
     """The samples that are linearised together: `CHUNK` of them where rows are apart, else one."""
     step = CHUNK if apart else 1
     return tuple(slice(start, min(start + step, samples)) for start in range(0, samples, step))
+
+
+def ends(model: Model, of: str | None, wrt: str | None) -> tuple[str, str]:
+    """The tensors that are meant: by default the last output, and the first input."""
+    return of or model.outputs[-1], wrt or model.inputs[0]
+
+
+def linearised(model: Model, x: ArrayLike, of: str, wrt: str) -> Iterator[Linearisation]:
+    """The model at the samples of `x`, many together where their rows are apart."""
+    samples = checked(model, x)
+    for part in chunks(len(samples), rows_apart(model, of, wrt)):
+        yield model.at(samples[part])
+
+
+def one_by_one(model: Model, x: ArrayLike) -> Iterator[Linearisation]:
+    """The model at each sample of `x`, with a leading axis of 1."""
+    samples = checked(model, x)
+    for k in range(len(samples)):
+        yield model.at(samples[k : k + 1])
+
+
+def checked(model: Model, x: ArrayLike) -> Array:
+    """Samples along the leading axis, at least one. Raises `UsageError`."""
+    samples = np.asarray(x)
+    if samples.ndim == 0 or len(samples) == 0:
+        raise UsageError(
+            f"data for model {model.name!r}", f"its shape is {samples.shape}.", "Give samples along axis 0."
+        )
+    return samples

@@ -1,10 +1,10 @@
 """A linearised model stage by stage: every tensor's tangent, second order along a line, the model from a tensor on.
 
-    tangents(at, {"x": t})              the tangent of every tensor that moves
-    second_order(at, "x", t)            their second derivatives along the line x + r t, at r = 0
-    cotangents(at, {"y": v})            the cotangent of every tensor that y depends on
-    values_from(at, {"x": changed})     every tensor's value where some are changed
-    local(at, "norm")                   the Jacobian of one stage by all its inputs that move, as an operator
+tangents(at, {"x": t})              the tangent of every tensor that moves
+second_order(at, "x", t)            their second derivatives along the line x + r t, at r = 0
+cotangents(at, {"y": v})            the cotangent of every tensor that y depends on
+values_from(at, {"x": changed})     every tensor's value where some are changed
+local(at, "norm")                   the Jacobian of one stage by all its inputs that move, as an operator
 """
 
 from __future__ import annotations
@@ -96,9 +96,7 @@ def values_from(at: Linearisation, changed: Mapping[str, Array]) -> dict[str, Ar
     for placed in at.model.chain.stages:
         made = [name for name in placed.outputs.values() if name not in changed]
         if made and not fresh.isdisjoint(placed.inputs.values()):
-            result = at.model.kernels[placed.name].forward(
-                *at.model._call(placed, values), **at.model.own(placed)
-            )
+            result = at.model.kernels[placed.name].forward(*at.model._call(placed, values), **at.model.own(placed))
             found = at.model.named(placed, result)
             values |= {name: found[name] for name in made}
             fresh |= set(made)

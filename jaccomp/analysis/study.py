@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from jaccomp.analysis import depth, margin, sensitivity
+from jaccomp.analysis import amplification, depth, margin, sensitivity
+from jaccomp.analysis.amplification import Amplification, Gains
 from jaccomp.analysis.depth import AtDepths, Depths
 from jaccomp.analysis.margin import Margins
 from jaccomp.analysis.parallel import run
 from jaccomp.analysis.result import Result
-from jaccomp.analysis.rows import MOST_OUTPUTS, chunks, rows_apart
-from jaccomp.analysis.sensitivity import Amplification, Energy, Gains, Influence, LipschitzLowerBound, Moments, WorstCase
+from jaccomp.analysis.rows import MOST_OUTPUTS, checked, chunks, ends, rows_apart
+from jaccomp.analysis.sensitivity import Energy, Influence, LipschitzLowerBound, Moments, WorstCase
 from jaccomp.analysis.validity import Validity, validity
 from jaccomp.errors import JaccompError, UsageError
 
@@ -144,7 +145,7 @@ def _point(plan: Plan, task: Point) -> OfPoint:
     names = depth.cuts(plan.model.chain, of, wrt)
     ways = (worst.direction, -worst.direction) if worst.gain > 0 else ()
     return OfPoint(
-        sensitivity.gains(at, of, wrt, draws=plan.draws, seed=(plan.seed, number, 0)),
+        amplification.gains(at, of, wrt, draws=plan.draws, seed=(plan.seed, number, 0)),
         depth.at_depths(at, of, wrt, draws=plan.draws, seed=(plan.seed, number, 1)),
         worst,
         tuple(validity(at, way, of=of, wrt=wrt) for way in ways),
@@ -176,15 +177,15 @@ def study(
             f"{len(model.inputs)} inputs are open: {', '.join(model.inputs)}.",
             "Give all but one as parameters.",
         )
-    target, source = sensitivity.ends(model, of, wrt)
-    samples = sensitivity.checked(model, x)
+    target, source = ends(model, of, wrt)
+    samples = checked(model, x)
     picked = np.sort(np.random.default_rng(seed).permutation(len(samples))[:chosen])
     y = _known(model, samples[:1], target, source)
     wide = y.ndim < 1 or y.shape[0] != 1 or y.size > MOST_OUTPUTS
     plan = Plan(model, target, source, draws, probes, seed, wide)
     parts = () if wide else chunks(len(samples), rows_apart(model, target, source))
     points = [Point(samples[k : k + 1], number) for number, k in enumerate(picked)]
-    tasks = [*(Batch(samples[part], y.ndim == 2 and y.size > 1) for part in parts), *points]
+    tasks: list[Batch | Point] = [*(Batch(samples[part], y.ndim == 2 and y.size > 1) for part in parts), *points]
     done = run(
         work, plan, tasks, workers=workers, scheduler=scheduler,
         step=None if step is None else lambda count: step(count, len(tasks)),
@@ -205,7 +206,7 @@ def study(
         sensitivity.summed([one.moments for one in batches], target, source) if batches else None,
         sensitivity.energies([one.energy for one in singles]),
         depth.by_depth(depth.cuts(model.chain, target, source), singles[0].whole, [one.depths for one in singles]),
-        sensitivity.gathered(model, source, [one.gains for one in singles]),
+        amplification.gathered(model, source, [one.gains for one in singles]),
         sensitivity.bounded(gains, *_pairs(model, seen, target, source)),
         margin.joined(margins) if margins else None,
         tuple(one.worst for one in singles),

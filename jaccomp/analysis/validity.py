@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jaccomp.analysis.result import Result
-from jaccomp.analysis.sensitivity import ends
+from jaccomp.analysis.rows import ends
 from jaccomp.analysis.stages import second_order, values_from
 from jaccomp.errors import UsageError
 

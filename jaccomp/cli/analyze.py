@@ -59,6 +59,7 @@ def run(arguments: argparse.Namespace) -> int:
     if image is not None and x.ndim and image[0] * image[1] * len(x) != x.size:
         raise UsageError("analyze --image", f"samples of shape {x.shape[1:]} are no such image.", "Give another shape.")
     directory = Path(arguments.output)
+    _write(directory, {})
     with console.Progress(1) as progress:
         found = study(
             model, x, of=arguments.of, wrt=arguments.wrt, chosen=arguments.samples, draws=arguments.draws,
@@ -139,7 +140,7 @@ def _needs_sklearn() -> None:
 
 
 def _constant(text: str) -> tuple[str, float | int]:
-    name, equals, value = text.partition("=")
+    name, _, value = text.partition("=")
     try:
         return name, int(value) if value.lstrip("-").isdecimal() else float(value)
     except ValueError:
@@ -158,9 +159,7 @@ def _data(given: str) -> Array:
         return digits.load_digits().x_test.astype(np.float64)
     arrays = _arrays(given)
     if "x" not in arrays and len(arrays) != 1:
-        raise UsageError(
-            f"data {given}", f"it has {', '.join(sorted(arrays)) or 'no array'}.", 'Call the samples "x".'
-        )
+        raise UsageError(f"data {given}", f"it has {', '.join(sorted(arrays)) or 'no array'}.", 'Call the samples "x".')
     x = arrays.get("x", next(iter(arrays.values())))
     return x.astype(np.float64) if x.dtype.kind == "f" else x
 
