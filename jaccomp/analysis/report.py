@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from jaccomp.analysis.study import Study
 
 Array = NDArray[Any]
-PACKAGES = ("jaccomp", "numpy", "scipy", "matplotlib", "sympy")
+PACKAGES = ("numpy", "scipy", "matplotlib", "sympy")
 # Characters that no HTML document may hold, and those that turn the direction of text around.
 _NOT_TEXT = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff]")
 
@@ -48,8 +48,11 @@ def figures(study: Study, x: Array, image: tuple[int, int] | None, words: Sequen
     return found
 
 
-def record(study: Study, model: Model, x: Array, data: str) -> dict[str, str]:
-    """What it takes to have the same numbers again: data, parameters, seed, and the versions of what computed them."""
+def record(study: Study, model: Model, x: Array, data: str, version: str) -> dict[str, str]:
+    """What it takes to have the same numbers again: data, parameters, seed, and the versions of what computed them.
+
+    `version` is that of jaccomp, which an installation need not know.
+    """
     parameters = sha256()
     for name in sorted(model.parameters):
         value = np.ascontiguousarray(model.parameters[name])
@@ -63,18 +66,10 @@ def record(study: Study, model: Model, x: Array, data: str) -> dict[str, str]:
         "samples one by one": ", ".join(map(str, study.chosen)),
         "backend": model.backend,
         "Python": platform.python_version(),
-        **{name: _version(name) for name in PACKAGES},
+        "jaccomp": version,
+        **{name: metadata.version(name) for name in PACKAGES},
         "machine": f"{platform.system()} {platform.machine()}",
     }
-
-
-def _version(name: str) -> str:
-    from jaccomp import __version__
-
-    try:
-        return __version__ if name == "jaccomp" else metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return "unknown"
 
 
 def html(study: Study, model: Model, shown: Sequence[Plot], facts: Mapping[str, str]) -> str:

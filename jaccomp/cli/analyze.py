@@ -51,6 +51,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     _check(arguments)
+    from jaccomp import __version__
     from jaccomp.analysis import report
     from jaccomp.analysis.study import study
 
@@ -66,7 +67,7 @@ def run(arguments: argparse.Namespace) -> int:
             seed=arguments.seed, workers=arguments.workers, scheduler=arguments.scheduler,
             step=lambda done, total: _bar(progress, done, total),
         )  # fmt: skip
-    facts = report.record(found, model, x, arguments.data or DIGITS)
+    facts = report.record(found, model, x, arguments.data or DIGITS, __version__)
     shown = report.figures(found, x, image)
     text = report.as_json(found, facts)
     files = {"report.html": report.html(found, model, shown, facts).encode(), "report.json": text.encode()}
