@@ -23,7 +23,7 @@ from jaccomp.layers import attention, linear, mean_pool, rmsnorm, tanh
 
 mlp = jc.chain("mlp", fc1=linear, act=tanh, fc2=linear)
 heard = jc.stage(attention, q="norm", k="norm", v="norm")
-sentence = jc.chain("sentence", norm=rmsnorm.bind(g=1), heard=heard, pool=mean_pool)
+sentence = jc.chain("sentence", norm=rmsnorm, heard=heard, pool=mean_pool)
 """
 
 
@@ -37,6 +37,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         fc2_W=rng.standard_normal((3, 6)), fc2_b=np.zeros(3),
     )  # fmt: skip
     np.savez("data.npz", x=rng.standard_normal((9, 4)))
+    np.savez("gain.npz", norm_g=np.ones(4))
     np.save("sentences.npy", rng.standard_normal((3, 5, 4)))
     return tmp_path
 
@@ -105,7 +106,8 @@ def test_a_second_run_writes_the_same_bytes(run: Run, folder: Path) -> None:
 
 
 def test_tokens_have_a_map_of_their_influence(run: Run, folder: Path) -> None:
-    code, out, _ = run("analyze", "chains.py:sentence", "--data", "sentences.npy", *FEW, "-o", "out", "--json")
+    words = ("analyze", "chains.py:sentence", "--parameters", "gain.npz", "--data", "sentences.npy")
+    code, out, _ = run(*words, *FEW, "-o", "out", "--json")
     assert code == 0 and (folder / "out" / "tokens.png").exists()
     assert np.shape(json.loads(out)["energy"]["values"]) == (2, 5, 4)
 

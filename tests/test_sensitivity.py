@@ -63,7 +63,7 @@ def test_tangents_cotangents_and_values_of_every_tensor() -> None:
     model, x, t = block(), rng().standard_normal((2, 4)), rng(1).standard_normal((2, 4))
     at = model.at(x)
     ct = rng(2).standard_normal(at.values["y"].shape)
-    forward, back = tangents(at, {"x": t}), cotangents(at, {"y": ct})
+    forward, back = tangents(at, {"x": t}), cotangents(at, {"y": ct}, "x")
     for name in ("norm_y", "sum_y", "y"):
         np.testing.assert_allclose(forward[name], at.jvp({"x": t}, name), rtol=1e-12)
         np.testing.assert_allclose(back[name], at.vjp({"y": ct}, name), rtol=1e-12)

@@ -70,7 +70,7 @@ def at_depths(at: Linearisation, of: str, wrt: str, *, draws: int, seed: int | t
     squares = np.zeros(len(names))
     for _ in range(draws):
         v = rng.standard_normal(at.values[of].shape).astype(at.values[of].dtype)
-        known = cotangents(at, {of: v / np.linalg.norm(v)})
+        known = cotangents(at, {of: v / np.linalg.norm(v)}, wrt)
         squares += [float(np.vdot(known[name], known[name])) for name in names]
     return AtDepths((np.ones(min(at.values[wrt].size, 1)), *values), np.sqrt(squares / draws))
 

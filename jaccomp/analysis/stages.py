@@ -2,7 +2,7 @@
 
 tangents(at, {"x": t})              the tangent of every tensor that moves
 second_order(at, "x", t)            their second derivatives along the line x + r t, at r = 0
-cotangents(at, {"y": v})            the cotangent of every tensor that y depends on
+cotangents(at, {"y": v}, "x")       the cotangent of every tensor between x and y
 values_from(at, {"x": changed})     every tensor's value where some are changed
 local(at, "norm")                   the Jacobian of one stage by all its inputs that move, as an operator
 """
@@ -50,17 +50,17 @@ def tangents(at: Linearisation, given: Mapping[str, Array]) -> dict[str, Array]:
     return known
 
 
-def cotangents(at: Linearisation, given: Mapping[str, Array]) -> dict[str, Array]:
-    """The cotangent of every tensor that the given ones depend on."""
-    known = dict(given)
-    for placed in reversed(at.model.chain.stages):
+def cotangents(at: Linearisation, given: Mapping[str, Array], wrt: str) -> dict[str, Array]:
+    """The cotangent of every tensor between `wrt` and the given ones, both included."""
+    known, stages = dict(given), moving(at.model, wrt)
+    for placed in reversed([one for one in at.model.chain.stages if one.name in stages]):
         each = tuple(known.get(name) for name in placed.outputs.values())
         if all(one is None for one in each):
             continue
-        pulled = at.pullbacks[placed.name](each if len(each) > 1 else each[0])
+        pulled = at.pullbacks[placed.name](each if len(each) > 1 else each[0], wrt=stages[placed.name])
         for tensor, found in zip(placed.layer.spec.inputs, pulled, strict=True):
             name = placed.inputs[tensor.name]
-            if tensor.dtype == "real" and found is not None:
+            if found is not None:
                 known[name] = known[name] + found if name in known else found
     return known
 
@@ -125,7 +125,7 @@ def local(at: Linearisation, stage: str, inputs: tuple[str, ...]) -> Any:
     def backward(v: Array) -> Array:
         given = dict(zip(outputs, _split(v, targets), strict=True))
         each = tuple(given.get(own) for own in placed.outputs)
-        pulled = at.pullbacks[stage](each if len(each) > 1 else each[0])
+        pulled = at.pullbacks[stage](each if len(each) > 1 else each[0], wrt=inputs)
         found = dict(zip((t.name for t in placed.layer.spec.inputs), pulled, strict=True))
         return _joined([found[own] for own in inputs])
 

@@ -1,14 +1,15 @@
 """A whole study of a model over a data set, as tasks that can run anywhere: what `jaccomp analyze` reports.
 
-Two kinds of task: a batch of samples, for what is averaged over all data, and one chosen sample, for what takes many
-products with its own Jacobian.
+Three kinds of task: a batch of samples, for what is averaged over all data; one chosen sample, for what takes many
+products with its own Jacobian; and random draws, for how gradients propagate.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -18,6 +19,7 @@ from jaccomp.analysis.amplification import Amplification, Gains
 from jaccomp.analysis.depth import AtDepths, Depths
 from jaccomp.analysis.margin import Margins
 from jaccomp.analysis.parallel import run
+from jaccomp.analysis.propagation import Propagation, propagate
 from jaccomp.analysis.result import Result
 from jaccomp.analysis.rows import MOST_OUTPUTS, checked, chunks, ends, rows_apart
 from jaccomp.analysis.sensitivity import Energy, Influence, LipschitzLowerBound, Moments, WorstCase
@@ -46,6 +48,7 @@ class Study(Result):
     influence: Influence | None
     energy: Energy
     depths: Depths
+    propagation: Propagation
     amplification: Amplification
     lipschitz: LipschitzLowerBound
     margins: Margins | None
@@ -57,6 +60,7 @@ class Study(Result):
         parts = [
             f"{self.model}: ∂{self.of}/∂{self.wrt} over {self.samples} samples, {len(self.chosen)} of them one by one",
             self.depths.text,
+            f"gradients {self.propagation.text}",
             self.amplification.text,
             self.lipschitz.text,
             f"worst perturbation: gain {np.median([one.gain for one in self.worst]):.4g} in the median{self._held}",
@@ -109,6 +113,14 @@ class Point:
 
 
 @dataclass(frozen=True)
+class Draws:
+    """Samples of which random ones are drawn, one at a time, to see how cotangents and tangents grow."""
+
+    x: Array
+    count: int
+
+
+@dataclass(frozen=True)
 class OfBatch:
     moments: Moments
     slopes: Array
@@ -125,9 +137,20 @@ class OfPoint:
     whole: tuple[bool, ...]
 
 
-def work(plan: Plan, task: Batch | Point) -> OfBatch | OfPoint:
+Task: TypeAlias = Batch | Point | Draws
+
+
+def work(plan: Plan, task: Task) -> OfBatch | OfPoint | Propagation:
     """Do one task."""
+    if isinstance(task, Draws):
+        batch, count = partial(_drawn, task.x), task.count
+        return propagate(plan.model, batch, draws=count, of=plan.of, wrt=plan.wrt, seed=plan.seed)
     return _batch(plan, task) if isinstance(task, Batch) else _point(plan, task)
+
+
+def _drawn(x: Array, rng: np.random.Generator) -> Array:
+    k = int(rng.integers(len(x)))
+    return x[k : k + 1]
 
 
 def _batch(plan: Plan, task: Batch) -> OfBatch:
@@ -185,17 +208,19 @@ def study(
     plan = Plan(model, target, source, draws, probes, seed, wide)
     parts = () if wide else chunks(len(samples), rows_apart(model, target, source))
     points = [Point(samples[k : k + 1], number) for number, k in enumerate(picked)]
-    tasks: list[Batch | Point] = [*(Batch(samples[part], y.ndim == 2 and y.size > 1) for part in parts), *points]
+    scores = y.ndim == 2 and y.size > 1
+    batches = [Batch(samples[part], scores) for part in parts]
+    tasks: list[Task] = [Draws(samples[picked], max(2, len(points))), *batches, *points]
     done = run(
         work, plan, tasks, workers=workers, scheduler=scheduler,
         step=None if step is None else lambda count: step(count, len(tasks)),
     )  # fmt: skip
-    batches = [one for one in done if isinstance(one, OfBatch)]
+    averaged = [one for one in done if isinstance(one, OfBatch)]
     singles = [one for one in done if isinstance(one, OfPoint)]
     near = samples[picked]
-    gains = np.concatenate([one.slopes for one in batches]) if batches else np.array([w.worst.gain for w in singles])
-    seen = samples if batches else near
-    margins = [one.margins for one in batches if one.margins is not None]
+    gains = np.concatenate([one.slopes for one in averaged]) if averaged else np.array([w.worst.gain for w in singles])
+    seen = samples if averaged else near
+    margins = [one.margins for one in averaged if one.margins is not None]
     return Study(
         model.name,
         target,
@@ -203,9 +228,10 @@ def study(
         len(samples),
         seed,
         tuple(int(k) for k in picked),
-        sensitivity.summed([one.moments for one in batches], target, source) if batches else None,
+        sensitivity.summed([one.moments for one in averaged], target, source) if averaged else None,
         sensitivity.energies([one.energy for one in singles]),
         depth.by_depth(depth.cuts(model.chain, target, source), singles[0].whole, [one.depths for one in singles]),
+        next(one for one in done if isinstance(one, Propagation)),
         amplification.gathered(model, source, [one.gains for one in singles]),
         sensitivity.bounded(gains, *_pairs(model, seen, target, source)),
         margin.joined(margins) if margins else None,
