@@ -22,6 +22,7 @@ from jaccomp.analysis.model import Model
 from jaccomp.analysis.parallel import run
 from jaccomp.analysis.study import study
 from jaccomp.errors import UsageError
+from jaccomp.runtime import Kernel
 
 needs_dask = pytest.mark.skipif(find_spec("distributed") is None, reason="Dask is not installed: jaccomp[analysis]")
 PATIENCE = 40  # seconds
@@ -38,6 +39,10 @@ def small(backend: str = "numpy") -> Model:
 
 def data(samples: int = 12) -> Any:
     return np.random.default_rng(1).standard_normal((samples, 4))
+
+
+def divided(shared: int, task: int) -> int:
+    return shared // task
 
 
 def shifted(shared: int, task: int) -> int:
@@ -58,6 +63,8 @@ def test_a_kernel_travels_as_its_layer_and_key(backend: str) -> None:
     with pytest.raises(UsageError, match=r"its key is 0000000 where it comes from, .* here"):
         function(*words, "0" * 7)
     assert key == kernel.spec_hash
+    derived = jc.compile(L.tanh.vjp(), backend=backend)
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(derived))(x, x), derived(x, x))
 
 
 def test_a_model_travels_as_its_chain_and_parameters() -> None:
@@ -67,6 +74,8 @@ def test_a_model_travels_as_its_chain_and_parameters() -> None:
     arrived = pickle.loads(pickle.dumps(model))
     assert "kernels" not in arrived.__dict__ and "program" not in arrived.chain.__dict__
     np.testing.assert_array_equal(arrived(data()), before)
+    with pytest.raises(UsageError, match="it cannot be pickled: it does not know its layer"):
+        pickle.dumps(Kernel(jc.compile("tanh").modules[0]))
     assert arrived.chain.serialise() == model.chain.serialise()
 
 
@@ -81,11 +90,8 @@ def test_results_come_in_the_order_of_the_tasks() -> None:
 
 
 def test_what_a_task_raises_is_raised() -> None:
-    def fails(shared: None, task: int) -> int:
-        return 1 // task
-
     with pytest.raises(ZeroDivisionError):
-        run(fails, None, [1, 0, 1], workers=2)
+        run(divided, 1, [1, 0, 1], workers=2)
 
 
 @pytest.mark.parametrize("workers", [3])
@@ -114,13 +120,13 @@ def test_a_cluster_without_dask_is_refused(monkeypatch: pytest.MonkeyPatch) -> N
 class Cluster:
     """A scheduler and two workers, each a process of its own, without a nanny that would bring one back."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, **settings: str) -> None:
         self.file = folder / "scheduler.json"
         self.folder = folder
         self.log = (folder / "log").open("wb")
         here = str(Path(__file__).parent)
         paths = os.pathsep.join(filter(None, [here, os.environ.get("PYTHONPATH", "")]))
-        self.env = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+        self.env = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore", **settings}
         place = ("--host", "127.0.0.1", "--no-dashboard", "--scheduler-file", str(self.file))
         self.scheduler = self._start("scheduler", "--port", "0", *place)
         self.address = self._address()
@@ -154,6 +160,10 @@ def cluster(tmp_path: Path) -> Iterator[Cluster]:
     made = Cluster(tmp_path)
     yield made
     made.close()
+
+
+def dies(shared: None, task: int) -> int:
+    os._exit(task)
 
 
 def slowly(shared: tuple[Model, Path], task: int) -> tuple[int, Any]:
@@ -194,3 +204,21 @@ def test_a_cluster_that_loses_a_worker_has_the_same_numbers(cluster: Cluster, tm
     # What is left of the cluster serves a whole study.
     ours, theirs = (study(model, data(), chosen=2, draws=2, scheduler=one) for one in (None, cluster.address))
     assert ours.json() == theirs.json()
+
+
+@needs_dask
+def test_a_task_that_kills_its_workers_is_refused(tmp_path: Path) -> None:
+    made = Cluster(tmp_path, DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES="0")
+    try:
+        with pytest.raises(
+            UsageError, match=r"every worker that was given _one-.* was lost\.\n  See the workers' logs"
+        ):
+            run(dies, None, [1], scheduler=made.address)
+    finally:
+        made.close()
+
+
+@needs_dask
+def test_what_a_task_raises_on_a_cluster_is_raised(cluster: Cluster) -> None:
+    with pytest.raises(ZeroDivisionError):
+        run(divided, 1, [1, 0, 1], scheduler=cluster.address)

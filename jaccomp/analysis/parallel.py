@@ -5,7 +5,8 @@
 
 Results come in the order of the tasks, and each is computed from its task and what they share alone, so the numbers are
 those of one thread whatever ran them. A model travels as its chain and its parameters; each worker builds its kernels
-or finds them in its own cache. A task whose worker is lost runs again on another one.
+or finds them in its own cache. A task whose worker is lost runs again on another one; where none is left, the run waits
+for one to join. A task under which workers are lost again and again is refused.
 """
 
 from __future__ import annotations

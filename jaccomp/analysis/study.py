@@ -85,7 +85,7 @@ class Study(Result):
 
 @dataclass(frozen=True)
 class Plan:
-    """What every task reads; `wide` says that a row of `of` has too many entries for a VJP each."""
+    """What every task reads."""
 
     model: Model
     of: str
@@ -93,7 +93,6 @@ class Plan:
     draws: int
     probes: int
     seed: int
-    wide: bool
 
 
 @dataclass(frozen=True)
@@ -205,7 +204,7 @@ def study(
     picked = np.sort(np.random.default_rng(seed).permutation(len(samples))[:chosen])
     y = _known(model, samples[:1], target, source)
     wide = y.ndim < 1 or y.shape[0] != 1 or y.size > MOST_OUTPUTS
-    plan = Plan(model, target, source, draws, probes, seed, wide)
+    plan = Plan(model, target, source, draws, probes, seed)
     parts = () if wide else chunks(len(samples), rows_apart(model, target, source))
     points = [Point(samples[k : k + 1], number) for number, k in enumerate(picked)]
     scores = y.ndim == 2 and y.size > 1
