@@ -134,11 +134,17 @@ def _marks(scale: float, kinks: Iterable[float]) -> Array:
     return np.unique(np.clip(np.concatenate([inner, np.linspace(-REACH, REACH, 9)]), -REACH, REACH))
 
 
-def expectation(function: Function, length: float, kinks: Iterable[float] = ()) -> float:
-    """E[f(√q z)] of z ~ N(0, 1) at q = `length`; f may have kinks where it is told."""
+def gaussian_rule(length: float, kinks: Iterable[float] = ()) -> tuple[Array, Array]:
+    """Nodes u and weights with Σ w f(u) = E[f(u)], u ~ N(0, q) at q = `length`, for an f with these kinks."""
     scale = math.sqrt(length)
     z, w = _panels(_marks(scale, kinks))
-    return float(w @ function(scale * z))
+    return scale * z, w
+
+
+def expectation(function: Function, length: float, kinks: Iterable[float] = ()) -> float:
+    """E[f(√q z)] of z ~ N(0, 1) at q = `length`; f may have kinks where it is told."""
+    u, w = gaussian_rule(length, kinks)
+    return float(w @ function(u))
 
 
 def joint_expectation(function: Function, length: float, correlation: float, kinks: Iterable[float] = ()) -> float:
@@ -353,7 +359,7 @@ def critical_sigma_w(given: str | Layer | Activation, sigma_b: float) -> float:
         return float(critical_scales(one, SMALLEST)[0])
 
     def excess(log_length: float) -> float:
-        sigma_w, bias = critical_scales(one, math.exp(log_length))
+        bias = critical_scales(one, math.exp(log_length))[1]
         return float(bias) - sigma_b if math.isfinite(bias) else -sigma_b
 
     low, high = math.log(SMALLEST), math.log(1e6)
