@@ -24,15 +24,16 @@ from jaccomp.errors import UsageError
 def strength(times: ArrayLike, target: float, start: float, layers: int) -> Array:
     """The strength u of a mode of strength `target` = s at each of `times`, from u = `start`.
 
-    One layer: s + (u₀ - s) e^(-t). Two: s / (1 + (s/u₀ - 1) e^(-2st)) (Saxe et al., 2014, equation 7). More: the inverse
-    of `reaching_time`. Raises `UsageError` unless 0 < start < target and layers is 1 or more.
+    One layer: s + (u₀ - s) e^(-t). Two: s / (1 + (s/u₀ - 1) e^(-2st)) (Saxe et al., 2014, equation 7). More: the
+    inverse of `reaching_time`, tabulated, to 1e-6 of s. Raises `UsageError` unless 0 < start < target and there is
+    a layer.
     """
     _check(target, start, layers)
     t = np.asarray(times, dtype=float)
     if layers == 1:
-        return target + (start - target) * np.exp(-t)
+        return np.asarray(target + (start - target) * np.exp(-t))
     if layers == 2:
-        return target / (1 + (target / start - 1) * np.exp(-2 * target * t))
+        return np.asarray(target / (1 + (target / start - 1) * np.exp(-2 * target * t)))
     # Near s the time goes like log(s - u), near u₀ like u: a grid that is dense at both, in log(u / (s - u)).
     first, last = math.log(start / (target - start)), 36.0
     logit = np.linspace(first, max(last, first + 1), 20001)
@@ -44,8 +45,9 @@ def strength(times: ArrayLike, target: float, start: float, layers: int) -> Arra
 def reaching_time(strengths: ArrayLike, target: float, start: float, layers: int) -> Array:
     """When a mode of strength `target` = s has reached each of `strengths`, from u = `start`; all below s.
 
-    t = F(u) - F(u₀), where F is ∫ du / (m u^(2 - 2/m) (s - u)): log[u/(s - u)]/(2s) for two layers, and for more, with
-    a = u^(1/m), a^(2-m) / (s (2-m)) ₂F₁(1, (2-m)/m; 2/m; u/s). Raises `UsageError` unless 0 < start < target.
+    t = F(u) - F(u₀), where F is ∫ du / (m u^(2 - 2/m) (s - u)): log[u/(s - u)]/(2s) for two layers. For more, with
+    a = u^(1/m) it is ∫ a^(1-m) / (s - a^m) da: a^(2-m) / (s (2-m)) from the pole at 0, and -log(a - r) / (m r^(2m-2))
+    from each of the m roots r of s. Raises `UsageError` unless 0 < start < target.
     """
     _check(target, start, layers)
     u = np.asarray(strengths, dtype=float)
@@ -55,25 +57,16 @@ def reaching_time(strengths: ArrayLike, target: float, start: float, layers: int
 def _time(u: Array, left: Array, target: float, layers: int) -> Array:
     """F(u), where `left` is s - u without cancellation."""
     if layers == 1:
-        return -np.log(left)
+        return np.asarray(-np.log(left))
     if layers == 2:
-        return np.log(u / left) / (2 * target)
-    # The terms with a closed sum are taken out: ₂F₁(1, b; b + 1; x) = Σ b/(b + k) xᵏ, of b = (2 - m)/m, is summed to
-    # b x log's part by partial fractions over the m-th roots of 1, which holds up to x = 1.
-    a = u ** (1 / layers)
-    edge = target ** (1 / layers)
-    roots = edge * np.exp(2j * math.pi * np.arange(1, layers) / layers)
-    total = -np.log(left / _cofactor(a, roots)) / (layers * edge ** (2 * layers - 2))
-    # ∫ a^(1-m)/(s - a^m) da, by partial fractions: poles at 0 (up to order m - 1) and at the m-th roots r of s, of
-    # residue -1 / (m r^(2m-2)).
+        return np.asarray(np.log(u / left) / (2 * target))
+    a, edge = u ** (1 / layers), target ** (1 / layers)
+    roots = edge * np.exp(2j * math.pi * np.arange(1, layers) / layers)  # those that are not `edge` itself
+    near = left / np.abs(np.prod(a[..., None] - roots, axis=-1))  # edge - a, from s - a^m without cancellation
+    total = a ** (2 - layers) / (target * (2 - layers)) - np.log(near) / (layers * edge ** (2 * layers - 2))
     for root in roots:
-        total = total - np.real(np.log(1 - a / root + 0j) / (layers * root ** (2 * layers - 2)))
-    return np.asarray(total + a ** (2 - layers) / (target * (2 - layers)))
-
-
-def _cofactor(a: Array, roots: Array) -> Array:
-    """(s - a^m) / (s^(1/m) - a), the product over the other roots, up to a constant sign."""
-    return np.abs(np.prod(a[..., None] - roots, axis=-1))
+        total = total - np.real(np.log(1 - a / root) / (layers * root ** (2 * layers - 2)))
+    return np.asarray(total)
 
 
 def _check(target: float, start: float, layers: int) -> None:

@@ -50,7 +50,7 @@ KINKS: dict[str, tuple[float, ...]] = {
     "hardswish": (-3.0, 3.0),
 }
 REACH = 12.0  # standard deviations; the Gaussian beyond weighs 4e-33
-NODES = 32  # of each panel
+NODES, JOINT_NODES = 32, 14  # of each panel, in one variable and in each of two
 SMALLEST, LARGEST = 1e-12, 1e12  # lengths beyond which a limit is taken for 0 or infinity
 CRITICAL = 1e-6  # |log χ| below which a network counts as critical
 
@@ -117,9 +117,9 @@ def _of_layer(layer: Layer) -> Activation:
 # Expectations
 
 
-def _panels(ends: Array) -> tuple[Array, Array]:
-    """Gauss-Legendre nodes and weights of N(0, 1) on the panels between `ends` [..., P + 1] -> [..., P * NODES]."""
-    nodes, weights = np.polynomial.legendre.leggauss(NODES)
+def _panels(ends: Array, count: int = NODES) -> tuple[Array, Array]:
+    """Gauss-Legendre nodes and weights of N(0, 1) on the panels between `ends` [..., P + 1] -> [..., P * count]."""
+    nodes, weights = np.polynomial.legendre.leggauss(count)
     left, right = ends[..., :-1, None], ends[..., 1:, None]
     z = (left + right) / 2 + (right - left) / 2 * nodes
     w = (right - left) / 2 * weights * np.exp(-(z**2) / 2) / math.sqrt(2 * math.pi)
@@ -154,13 +154,16 @@ def joint_expectation(function: Function, length: float, correlation: float, kin
     """
     scale, apart = math.sqrt(length), math.sqrt(max(0.0, 1 - correlation**2))
     kinks = tuple(kinks)
-    first, weights = _panels(_marks(scale, kinks))
+    # Near a kink, u₁ decides on which side of it u₂ lies, the more sharply the less apart they are.
+    close = [(k / scale + reach * apart) / (correlation or 1.0) for k in kinks for reach in (-8, -4, -1.5, 1.5, 4, 8)]
+    outer = np.concatenate([_marks(scale, kinks), np.clip(close, -REACH, REACH)])
+    first, weights = _panels(np.sort(outer), JOINT_NODES)
     if apart < 1e-8:
         return float(weights @ (function(scale * first) * function(math.copysign(scale, correlation) * first)))
     marks = (_marks(scale, kinks)[None, :] - correlation * first[:, None]) / apart
     fixed = np.broadcast_to(np.linspace(-REACH, REACH, 9), (first.size, 9))
     ends = np.sort(np.clip(np.concatenate([marks, fixed], axis=1), -REACH, REACH), axis=1)
-    second, inner = _panels(ends)
+    second, inner = _panels(ends, JOINT_NODES)
     u = scale * (correlation * first[:, None] + apart * second)
     return float(weights @ (function(scale * first) * np.sum(inner * function(u), axis=1)))
 

@@ -98,7 +98,7 @@ class SlopeLaw:
         u, weights = gaussian_rule(length, maps.activation.kinks)
         values = maps.activation.slope(u) ** 2
         distinct, place = np.unique(np.round(values, 14), return_inverse=True)
-        return cls(distinct, np.bincount(place, weights))
+        return cls(distinct, np.asarray(np.bincount(place, weights), dtype=float))
 
     def transform(self, u: complex) -> tuple[complex, complex]:
         """M(u) = E[d²/(u - d²)] and its derivative."""
@@ -127,7 +127,7 @@ class Spectrum:
             np.concatenate([low, self.values, high]),
             np.concatenate([[self.zero], np.maximum(1 - self.top - above, self.zero), [1 - self.top]]),
         )
-        return smooth + self.top * (x >= self.largest)
+        return np.asarray(smooth + self.top * (x >= self.largest * (1 - 1e-12)), dtype=float)
 
 
 def spectrum(
