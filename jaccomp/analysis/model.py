@@ -67,6 +67,12 @@ class Model:
         """The chain and its parameters; kernels are built, or found in the cache, where the model arrives."""
         return {**{k: v for k, v in self.__dict__.items() if k != "kernels"}, "_tangent_kernels": {}}
 
+    def with_parameters(self, parameters: Mapping[str, ArrayLike]) -> Model:
+        """The same chain, by the same kernels, with these parameters: another draw of its weights."""
+        other = Model(self.chain, parameters, backend=self.backend, **self.constants)
+        other.__dict__["kernels"] = self.kernels
+        return other
+
     @property
     def name(self) -> str:
         return self.chain.name
