@@ -143,7 +143,7 @@ def dynamics_figure(learned: Sequence[Learning]) -> tuple[Any, list[dict[str, An
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(3.6 * len(learned), 3.6), layout="constrained")
+    figure = Figure(figsize=(3.4 * len(learned) + 0.8, 3.8), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(1, len(learned), squeeze=False, sharey=True)[0]
     for axis, one in zip(axes, learned, strict=True):
@@ -153,8 +153,9 @@ def dynamics_figure(learned: Sequence[Learning]) -> tuple[Any, list[dict[str, An
             axis.axhline(s, color=f"C{k}", linewidth=0.5, linestyle=":")
         word = "layer" if one.layers == 1 else "layers"
         axis.set(title=f"{one.layers} {word}, {one.started} start", xlabel="time (steps × rate)")
-    axes[0].set_ylabel("strength learned: closed form (lines), trained (dots)")
-    axes[0].legend(fontsize="small", loc="center right")
+    axes[0].set_ylabel("strength learned of each mode")
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right center", frameon=False)
+    figure.suptitle("trained by the kernels' VJPs (dots), closed form (lines)")
     rows = [{**asdict(one), "distance": one.distance} for one in learned]
     return figure, [{k: v.tolist() if isinstance(v, np.ndarray) else v for k, v in row.items()} for row in rows]
 
