@@ -69,8 +69,8 @@ class Model:
 
     def with_parameters(self, parameters: Mapping[str, ArrayLike]) -> Model:
         """The same chain, by the same kernels, with these parameters: another draw of its weights."""
-        other = Model(self.chain, parameters, backend=self.backend, **self.constants)
-        other.__dict__["kernels"] = self.kernels
+        other = Model(self.chain, parameters, backend=self.backend, threads=self.threads, **self.constants)
+        other.__dict__["kernels"], other._tangent_kernels = self.kernels, self._tangent_kernels
         return other
 
     @property
