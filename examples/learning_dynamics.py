@@ -16,7 +16,7 @@ import json
 import math
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ import jaccomp as jc
 from jaccomp import layers as L
 from jaccomp.analysis.linear_dynamics import strength
 from jaccomp.analysis.model import Model
+from jaccomp.analysis.result import Result
 
 SEED = 20131220
 STRENGTHS = (4.0, 3.0, 2.0, 1.0)
@@ -43,7 +44,7 @@ class Task:
 
 
 @dataclass(frozen=True)
-class Learning:
+class Learning(Result):
     """The strength of each mode by time: `measured` and by the closed form, `predicted`, both [times, modes].
 
     `started` says how the weights were: "aligned" with the task, or "random".
@@ -156,8 +157,7 @@ def dynamics_figure(learned: Sequence[Learning]) -> tuple[Any, list[dict[str, An
     axes[0].set_ylabel("strength learned of each mode")
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right center", frameon=False)
     figure.suptitle("trained by the kernels' VJPs (dots), closed form (lines)")
-    rows = [{**asdict(one), "distance": one.distance} for one in learned]
-    return figure, [{k: v.tolist() if isinstance(v, np.ndarray) else v for k, v in row.items()} for row in rows]
+    return figure, [{**one.plain(), "distance": one.distance} for one in learned]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -15,7 +15,7 @@ import json
 import math
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ import numpy as np
 import jaccomp as jc
 from jaccomp import layers as L
 from jaccomp.analysis.model import Model
+from jaccomp.analysis.result import Result
 from jaccomp.analysis.theory import Maps, activation, critical_scales, critical_sigma_w, fixed_length, mean_field
 
 SEED = 20161107
@@ -32,7 +33,7 @@ SETTLED = 6  # layers after which lengths are at their fixed point
 
 
 @dataclass(frozen=True)
-class Growth:
+class Growth(Result):
     """χ measured at one σ_w and σ_b, with its standard error over draws, beside the theory's."""
 
     activation: str
@@ -44,7 +45,7 @@ class Growth:
 
 
 @dataclass(frozen=True)
-class Decay:
+class Decay(Result):
     """The correlation of two inputs by layer: measured, with standard errors, and by iterating the correlation map.
 
     `depth` is the ξ_c that fits the measured approach to the fixed point, with `depth_error` by the jackknife over
@@ -269,8 +270,8 @@ def phase_figure(
     numbers = {
         "activation": name,
         "line": [{"sigma_b": b, "sigma_w": x, "error": e, "theory": critical_sigma_w(name, b)} for b, x, e in lines],
-        "growth": [asdict(one) for one in growths],
-        "decay": [asdict(one) for one in decays],
+        "growth": [one.plain() for one in growths],
+        "decay": [one.plain() for one in decays],
     }
     return figure, numbers
 

@@ -27,6 +27,7 @@ import numpy as np
 import jaccomp as jc
 from jaccomp import layers as L
 from jaccomp.analysis.model import Model
+from jaccomp.analysis.result import Result
 from jaccomp.analysis.theory import Maps, activation, critical_sigma_w, mean_field
 from jaccomp.analysis.wide_spectra import (
     Ensemble,
@@ -180,7 +181,7 @@ def measure(cases: Sequence[Case], depths: Sequence[int], width: int, draws: int
 
 
 @dataclass(frozen=True)
-class Row:
+class Row(Result):
     """One quantity of one case at one depth: measured with its standard error, and by theory with its allowance."""
 
     case: Case
@@ -344,7 +345,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         figure, numbers = distribution_figure(distributions(shown(), (4, 16), options.width, 4))
         figure.savefig(options.output / "distributions.png", dpi=150)
         (options.output / "distributions.json").write_text(json.dumps(numbers, indent=1))
-        (options.output / "table.json").write_text(json.dumps([asdict(row) for row in rows], indent=1))
+        (options.output / "table.json").write_text(json.dumps([row.plain() for row in rows], indent=1))
         for one in numbers:
             print(f"{one['activation']}, {one['ensemble']}, L {one['depth']}: distance {one['distance']:.2g}")
     return 0 if all(row.passed for row in rows) else 1

@@ -147,7 +147,7 @@ def test_the_line_of_relu_is_one_point() -> None:
 def test_a_field_is_written_as_text_and_json() -> None:
     field = mean_field("relu", 2.0)
     assert str(field).startswith("relu, σ_w 2, σ_b 0: chaotic; q* inf, χ 2")
-    assert json.loads(field.to_json())["length"] == "inf"
+    assert json.loads(field.json())["length"] == "inf"
     assert field.growth == pytest.approx(math.sqrt(2))
 
 

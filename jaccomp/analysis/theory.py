@@ -16,16 +16,16 @@ sums over panels that end at its kinks, where the usual Gauss-Hermite sums conve
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from jaccomp.analysis.result import Result
 from jaccomp.errors import UsageError
 
 if TYPE_CHECKING:
@@ -217,8 +217,8 @@ class Maps:
         return np.array(found[:depth])
 
 
-@dataclass(frozen=True, slots=True)
-class MeanField:
+@dataclass(frozen=True)
+class MeanField(Result):
     """What the theory says of one activation and initialisation.
 
     `length` is the fixed point q* of the length map: 0 where signals die out, infinite where they grow for ever. `chi`
@@ -244,12 +244,8 @@ class MeanField:
         """The factor per layer of the norm of a gradient, √χ."""
         return math.sqrt(self.chi)
 
-    def to_json(self) -> str:
-        """All of it; numbers that are not finite are written as text."""
-        values = {k: repr(v) if isinstance(v, float) and not math.isfinite(v) else v for k, v in asdict(self).items()}
-        return json.dumps(values)
-
-    def __str__(self) -> str:
+    @property
+    def text(self) -> str:
         return (
             f"{self.activation}, σ_w {self.sigma_w:.4g}, σ_b {self.sigma_b:.4g}: {self.phase}; q* {self.length:.4g}, "
             f"χ {self.chi:.4g}, c* {self.correlation:.4g}; depth scales: length {self.length_depth:.3g}, "
