@@ -34,7 +34,7 @@ SETTLED = 6  # layers after which lengths are at their fixed point
 
 @dataclass(frozen=True)
 class Growth(Result):
-    """χ measured at one σ_w and σ_b, with its standard error over draws, beside the theory's."""
+    """χ measured at one σ_w and σ_b, with its standard error over `samples`, one a draw, beside the theory's."""
 
     activation: str
     sigma_w: float
@@ -42,6 +42,7 @@ class Growth(Result):
     chi: float
     error: float
     theory: float
+    samples: tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -117,19 +118,24 @@ def measure_growth(model: Model, sigma_w: float, sigma_b: float, width: int, dra
             tangent = moved
         ratios.append(np.mean(each[SETTLED:]))
     error = float(np.std(ratios, ddof=1)) / math.sqrt(draws)
-    return Growth(name, sigma_w, sigma_b, float(np.mean(ratios)), error, maps.chi(q))
+    return Growth(name, sigma_w, sigma_b, float(np.mean(ratios)), error, maps.chi(q), tuple(ratios))
 
 
 def crossing(growths: Sequence[Growth]) -> tuple[float, float]:
-    """σ_w where a line through log χ over σ_w is 0, and its standard error: what was measured of the order-to-chaos
-    line at one σ_b."""
+    """σ_w where a parabola through log χ over σ_w passes 0: what was measured of the line at one σ_b.
+
+    The draws at all σ_w being the same, its standard error is the jackknife's over them.
+    """
     w = np.array([one.sigma_w for one in growths])
-    y = np.log([one.chi for one in growths])
-    weights = np.array([one.chi / one.error for one in growths])
-    (slope, offset), covariance = np.polyfit(w, y, 1, w=weights, cov="unscaled")
-    root = -offset / slope
-    gradient = np.array([-root / slope, -1 / slope])
-    return float(root), float(math.sqrt(gradient @ covariance @ gradient))
+    samples = np.array([one.samples for one in growths])
+    draws = samples.shape[1]
+
+    def root(values: np.ndarray) -> float:
+        found = np.roots(np.polyfit(w - w.mean(), np.log(values), 2))
+        return float(w.mean() + found[np.argmin(np.abs(found))].real)
+
+    left = [root(np.delete(samples, k, axis=1).mean(axis=1)) for k in range(draws)]
+    return root(samples.mean(axis=1)), math.sqrt((draws - 1) * float(np.var(left)))
 
 
 def measure_decay(
@@ -288,7 +294,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     growths, lines = [], []
     for bias in (0.05, 0.2, 0.4):
         near = critical_sigma_w(name, bias)
-        some = [measure_growth(model, near + step, bias, *size) for step in (-0.1, -0.05, 0.0, 0.05, 0.1)]
+        some = [measure_growth(model, near + step, bias, *size) for step in (-0.05, -0.025, 0.0, 0.025, 0.05)]
         lines.append((bias, *crossing(some)))
         growths += some + [measure_growth(model, w, bias, *size) for w in (0.8, 1.75, 2.0, 2.5)]
         print(f"σ_b {bias:4.2f}: χ = 1 at σ_w {lines[-1][1]:.4f} ± {lines[-1][2]:.4f}, by theory {near:.4f}")
