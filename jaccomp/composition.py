@@ -8,6 +8,7 @@
 A stage's first real input takes the output of the stage before it, unless `jc.stage` says otherwise; its other inputs
 and its scalars are the chain's own, under the stage's name. Sizes that must be one are one: where an axis meets
 another, a size that only one side has is written in the other's. A size of any axes stands for as many as it meets.
+Stages that read one further input of the chain, as a mask, name it: `jc.stage(attention, x="fc", mask="input.mask")`.
 """
 
 from __future__ import annotations
@@ -40,14 +41,15 @@ class Stage:
 def stage(layer: Layer, /, **wires: str) -> Stage:
     """A layer of a chain whose named inputs read other stages: `jc.stage(add, x="fc", z="input")`.
 
-    A wire names a stage, `stage.output` where it has several outputs, or "input", what the chain itself is given.
+    A wire names a stage, `stage.output` where it has several outputs, or "input", what the chain itself is given; or
+    "input.mask", a further input of the chain called mask, which any number of stages may read.
     """
     return Stage(layer, dict(wires))
 
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """A stage in its chain: the source of each wired input, (stage, output) or ("input", "input"), and its names there.
+    """A stage in its chain: the source of each wired input, (stage, output) or ("input", name), and its names there.
 
     `inputs`, `outputs`, `scalars` and `sizes` map the layer's own names to the chain's; sizes, where they are one.
     """
@@ -156,6 +158,7 @@ class _Composer:
         self.shapes: dict[tuple[str, str], Shape] = {}
         self.tensors: dict[tuple[str, str], str] = {}
         self.joined: dict[Size, sp.Expr] = {}
+        self.axes: dict[Size, Shape] = {}  # what a size of any axes was later found to stand for
         self.own: dict[str, Tensor] = {}
 
     # Wiring and shapes
@@ -191,10 +194,9 @@ class _Composer:
         self.drafts.append(draft)
 
     def _source(self, where: str, source: str, wired: Tensor) -> tuple[str, str]:
-        if source == INPUT:
-            self.own.setdefault(INPUT, wired)
-            return INPUT, INPUT
         stage_name, _, output = source.partition(".")
+        if stage_name == INPUT:
+            return self._shared(where, output or INPUT, wired)
         found = next((d for d in self.drafts if d.name == stage_name), None)
         if found is None:
             known = ", ".join([INPUT, *(d.name for d in self.drafts)])
@@ -209,6 +211,18 @@ class _Composer:
                 where, f"input {wired.name!r} is {wired.dtype}, but {source} is {kind}.", "Wire another input."
             )
         return stage_name, chosen
+
+    def _shared(self, where: str, name: str, wired: Tensor) -> tuple[str, str]:
+        """An input of the chain that stages read by its name."""
+        check_name("input", name)
+        kind = self.own.setdefault(name, wired).dtype
+        if kind != wired.dtype:
+            raise SpecError(
+                where,
+                f"input {wired.name!r} is {wired.dtype}, but {_said((INPUT, name))} is {kind}.",
+                "Name another input.",
+            )
+        return INPUT, name
 
     def _fresh_sizes(self, draft: _Draft) -> None:
         for size in draft.spec.sizes:
@@ -234,12 +248,16 @@ class _Composer:
         return {**draft.sizes, **spread, **scalars}
 
     def _now(self, shape: Shape) -> Shape:
-        return tuple(_settled(extent, self.joined) for extent in shape)
+        found: list[sp.Expr] = []
+        for extent in shape:
+            while extent in self.joined and extent not in self.axes:
+                extent = self.joined[extent]
+            found += self._now(self.axes[extent]) if extent in self.axes else [_settled(extent, self.joined)]
+        return tuple(found)
 
     def _join(self, where: str, draft: _Draft, tensor: Tensor, given: Shape, source: tuple[str, str]) -> None:
         """Make the stage's tensor have the given shape: spread an axis of any axes, then join size by size."""
-        said = source[0] if source[0] == INPUT else f"{source[0]}.{source[1]}"
-        facts = f"{tensor.name} has shape {tensor.shape}, but {said} is {given}."
+        facts = f"{tensor.name} has shape {tensor.shape}, but {_said(source)} is {given}."
         loose = [e for e in tensor.shape if isinstance(e, Size) and e.axes == "any" and e not in draft.spread]
         if loose and self._needs_spread(loose[0], draft, tensor, given):
             (size, *others) = loose
@@ -249,6 +267,8 @@ class _Composer:
                 raise SpecError(where, facts, "Wire inputs whose ranks fit.")
             draft.spread[size] = given[place : place + count]
         own = self._shape(draft, tensor)
+        self._pin(given, own)
+        given = self._now(given)
         if len(own) != len(given):
             raise SpecError(where, facts, "Wire inputs whose ranks fit.")
         for mine, theirs in zip(own, given, strict=True):
@@ -256,6 +276,18 @@ class _Composer:
                 raise SpecError(
                     where, f"{facts} {mine} cannot be {theirs}.", "Bind sizes first, or wire another output."
                 )
+
+    def _pin(self, given: Shape, own: Shape) -> None:
+        """Let the one axis of any axes that an earlier stage left open be those that it meets."""
+        loose = [e for e in given if isinstance(e, Size) and e.axes == "any"]
+        count = len(own) - len(given) + 1
+        if len(loose) == 1 and count >= 0:
+            place = given.index(loose[0])
+            met = own[place : place + count]
+            if not any(e.has(loose[0]) or (isinstance(e, Size) and e.axes == "any") for e in met):
+                alone = Size(loose[0].name, "one", loose[0].typical)
+                self.axes[loose[0]] = met if count != 1 else (alone,)
+                self.joined[loose[0]] = sp.Mul(*self.axes[loose[0]])
 
     def _needs_spread(self, size: Size, draft: _Draft, tensor: Tensor, given: Shape) -> bool:
         """Does an axis of any axes meet anything but one size of any axes?"""
@@ -293,7 +325,7 @@ class _Composer:
             rewriter = _Rewriter(tensors, self._final(draft), self._spread(draft))
             equations += [rewriter.equation(e.left, e.right) for e in draft.spec.equations]
             given = (t for t in draft.spec.inputs if draft.sources.get(t.name, (INPUT, INPUT))[0] == INPUT)
-            inputs += [one for one in (tensors[t.name] for t in given) if one not in inputs]
+            inputs = list(dict.fromkeys([*inputs, *(tensors[t.name] for t in given)]))
             outputs += [
                 tensors[t.name]
                 for t in draft.spec.outputs
@@ -326,8 +358,8 @@ class _Composer:
             taken.add(wanted)
             found[key] = wanted
 
-        if INPUT in self.own:
-            give((INPUT, INPUT), self.own[INPUT].name)
+        for key, tensor in self.own.items():
+            give((INPUT, key), tensor.name if key == INPUT else key)
         last = self.drafts[-1]
         for output in last.spec.outputs:
             give((last.name, output.name), output.name)
@@ -341,7 +373,18 @@ class _Composer:
         return {k: _settled(v, self.joined) for k, v in self._numbers(draft).items()}
 
     def _spread(self, draft: _Draft) -> dict[Size, Shape]:
-        return {size: self._now(extents) for size, extents in draft.spread.items()}
+        """The stage's sizes of any axes that stand for given ones here."""
+        loose = {size: draft.spread.get(size, (own,)) for size, own in draft.sizes.items() if size.axes == "any"}
+        found = {size: self._now(extents) for size, extents in loose.items()}
+        return {
+            size: shape
+            for size, shape in found.items()
+            if not (len(shape) == 1 and isinstance(shape[0], Size) and shape[0].axes == "any")
+        }
+
+
+def _said(source: tuple[str, str]) -> str:
+    return INPUT if source == (INPUT, INPUT) else ".".join(source)
 
 
 def _tensor(name: str, shape: Shape, dtype: str) -> Tensor:

@@ -24,6 +24,11 @@ BRANCHES = jc.chain(
     again=jc.stage(L.add, x="both", z="left"),
 )
 CELL = jc.chain("cell", cell=L.lstm_cell, head=jc.stage(L.linear, x="cell.h_next"))
+SHARED = jc.chain(
+    "shared",
+    first=jc.stage(L.attention, q="input", k="input.keys", v="input.keys"),
+    second=jc.stage(L.masked_attention, q="first", k="input.keys", v="input.keys", mask="input.bias"),
+)
 
 
 def by_stage(chain: Chain, arguments: dict[str, Any]) -> dict[str, Any]:
@@ -56,6 +61,7 @@ CASES: dict[str, tuple[Chain, dict[str, int], dict[str, Any]]] = {
     "cnn": (CNN, {"N": 2, "C": 2, "H": 8, "W": 7, "O": 3, "KH": 3, "KW": 2}, {"conv_padding": 1, "pool_kernel": 2}),
     "text": (TEXT, {"N": 4, "V": 3, "D": 5, "O": 2}, {}),
     "branches": (BRANCHES, {"N": 6}, {}),
+    "shared": (SHARED, {"B": 2, "N": 3, "M": 4, "D": 5}, {}),
     "cell": (CELL, {"N": 2, "I": 3, "H": 4, "O": 2}, {}),
 }
 
@@ -111,6 +117,26 @@ def test_parameters_are_named_for_their_stage_and_sizes_joined() -> None:
     assert RESIDUAL.spec.inputs[3].shape[0] == RESIDUAL.spec.inputs[3].shape[1], "the residual makes it square"
 
 
+def test_stages_share_a_further_input_of_the_chain() -> None:
+    assert [t.name for t in SHARED.spec.inputs] == ["q", "keys", "bias"]
+    assert [str(t.shape) for t in SHARED.spec.inputs] == ["(B, N, D)", "(B, M, D)", "(N, M)"]
+    pair = jc.chain("pair", left=jc.stage(L.tanh, x="input.z"), both=jc.stage(L.add, x="left", z="input.z"))
+    assert [t.name for t in pair.spec.inputs] == ["z"]
+    x = np.arange(3.0)
+    np.testing.assert_allclose(jc.compile(pair, backend="numpy")(z=x), np.tanh(x) + x, rtol=1e-15)
+
+
+def test_a_later_stage_says_how_many_axes_an_earlier_one_has() -> None:
+    heads = jc.chain("heads", fc=L.linear, act=L.tanh, norm=L.instancenorm)
+    assert [str(t.shape) for t in heads.spec.inputs] == ["(norm_N, C, H, D)", "(O, D)", "(O,)", "(C,)", "(C,)"]
+    assert [str(t.shape) for t in heads.spec.outputs] == ["(norm_N, C, H, O)"]
+    call = arguments(heads, {"norm_N": 2, "C": 3, "H": 2, "D": 4, "O": 5})
+    kernel = jc.compile(heads, backend="numpy")
+    np.testing.assert_allclose(kernel(**call), by_stage(heads, call)["y"], rtol=1e-12)
+    fed = jc.chain("fed", fc=L.linear, loss=L.cross_entropy)
+    assert str(fed.spec.inputs[0].shape) == "(N, D)", "one axis keeps its name"
+
+
 def test_chains_nest_and_are_told_apart() -> None:
     twice = jc.chain("twice", first=MLP, second=MLP)
     assert [t.name for t in twice.spec.inputs][:3] == ["x", "first_fc1_W", "first_fc1_b"]
@@ -151,6 +177,11 @@ def test_a_name_that_is_taken_gives_way() -> None:
         (lambda: jc.chain(a=L.tanh, b=jc.stage(L.add, x="c", z="a")), "input 'x' reads 'c', no stage before it"),
         (lambda: jc.chain(a=L.lstm_cell, b=jc.stage(L.tanh, x="a.y")), "stage 'a' has no output 'y'"),
         (lambda: jc.chain(a=L.tanh, b=jc.stage(L.embedding, ids="a")), "input 'ids' is int64, but a is real"),
+        (
+            lambda: jc.chain(a=jc.stage(L.embedding, ids="input.z"), b=jc.stage(L.add, x="a", z="input.z")),
+            r"input 'z' is real, but input.z is int64",
+        ),
+        (lambda: jc.chain(a=jc.stage(L.tanh, x="input.for")), "input 'for': the name is"),
         (lambda: jc.chain(a=L.cross_entropy, b=L.softmax), r"x has shape \(N, D\), but a.loss is \(\)"),
         (
             lambda: jc.chain(a=L.linear.bind(O=3), b=L.linear.bind(D=4)),
