@@ -485,6 +485,19 @@ def test_sums_over_the_rows_of_a_product_leave_it_its_columns() -> None:
     assert [(len(f.parallel), f.partials) for f in multiplies] == [(2, ())]
 
 
+def test_a_product_for_each_group_beside_a_sum_over_all_is_a_loop_of_products() -> None:
+    """ct_q[n,h,t,k] = Σ_m ct_s[n,h,t,m] k[n,h,m,k];  ct_bias[n,m] = Σ_ht ct_s[n,h,t,m]"""
+    n, h, t, m = AXES[:4]
+    ct_s, key = Tensor("x0", (N, H, D, D)), Tensor("x1", (N, H, D, K))
+    ct_q, ct_bias = Tensor("v0", (N, H, D, K)), Tensor("v1", (N, D))
+    product = Equation("v0", (n, h, t, m), (Term(ct_s[n, h, t, b] * key[n, h, b, m], (b,), in_range(b, D)),))
+    total = Equation("v1", (n, h), (Term(ct_s[n, b, c, h], (b, c), (*in_range(b, H), *in_range(c, D))),))
+    kernel = lower(cases.program("biased", (ct_s, key, ct_q, ct_bias), product, total))
+    (made,) = products(kernel)
+    loops = [node for f in kernel.functions for node in walk(f.body) if isinstance(node, Loop)]
+    assert [loop.mode for loop in loops if loop.upper == (H,) and made in walk(loop.body)] == ["serial"]
+
+
 def test_sums_of_rows_are_taken_in_two_levels() -> None:
     """y[i] = Σ_b x[b,i], 128 rows to a part"""
     x, y = Tensor("x0", (N, D)), Tensor("v0", (D,))

@@ -63,9 +63,7 @@ class Body:
     def _serial_loops(self, statement: Statement) -> tuple[sp.Symbol, ...]:
         """The loops that run one iteration at a time: all but those of a product's sides."""
         product = statement.product
-        if product is None:
-            return statement.loops
-        return tuple(i for i in statement.loops if not product.side(i)) if product.tiled else ()
+        return statement.loops if product is None else tuple(i for i in statement.loops if not product.side(i))
 
     def _is_settled(self, statement: Statement) -> bool:
         """Is it known which row the data chooses?"""

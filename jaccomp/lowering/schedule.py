@@ -320,10 +320,10 @@ class Scheduler:
             return None
         assert products[0].product is not None
         for run in (products[0].product.m, products[0].product.n):
-            cls = self.loops.classes.of(run[0])
-            if len(run) > 1 or run[0] not in products[0].loops or cls == rows:
+            if len(run) > 1 or run[0] not in products[0].loops:
                 continue
-            if self._holds_all(statements, cls, across, pieces=False):
+            cls = self.loops.classes.of(run[0])
+            if cls != rows and self._holds_all(statements, cls, across, pieces=False):
                 return cls
         return None
 
