@@ -82,10 +82,25 @@ def logistic(w: Array, x: Array, sign: Array, ridge: float) -> Array:
     return np.logaddexp(0, -sign * (x @ w)).mean() + ridge * (w @ w)
 
 
+def padded_attention(q: Array, k: Array, v: Array, mask: Array) -> Array:
+    scores = q @ np.swapaxes(k, 2, 3) / np.sqrt(q.shape[3])
+    return special.softmax(np.where(mask[:, None, None] == 1, scores, -np.inf), axis=-1) @ v
+
+
+def mean_of_tokens(x: Array, mask: Array) -> Array:
+    return np.stack([sentence[: row.sum()].mean(axis=0) for sentence, row in zip(x, mask, strict=True)])
+
+
+def padding(rng: np.random.Generator, shape: tuple[int, ...]) -> Any:
+    """At least one token in each row, then padding."""
+    return (np.arange(shape[1]) < rng.integers(1, shape[1] + 1, (shape[0], 1))).astype(np.int64)
+
+
 def probabilities(rng: np.random.Generator, shape: tuple[int, ...]) -> Any:
     return rng.uniform(0.1, 0.9, shape)
 
 
+HEADS = {"B": 2, "T": 4, "H": 3, "K": 2}
 GRID = {"N": 3, "D": 4, "M": 5}
 CASES: dict[str, Case] = {
     "mixture_gating": Case({"N": 3, "D": 4, "E": 2}, mixture),
@@ -107,6 +122,15 @@ CASES: dict[str, Case] = {
     "focal_loss": Case({"N": 4, "C": 5}, focal, {"gamma": 2.0}, {"labels": ids_below(5)}),
     "contrastive": Case({"N": 4, "D": 3}, contrastive, draw={"temperature": positive}),
     "logistic": Case({"N": 4, "D": 3}, logistic, {"ridge": 0.1}),
+    "add_positions": Case(
+        {"B": 2, "T": 3, "D": 4, "P": 6, "S": 2},
+        lambda x, places, kinds, offset: x + places[offset : offset + x.shape[1]] + kinds[0],
+        {"offset": 2},
+    ),
+    "split_heads": Case(HEADS, lambda x: x.reshape(2, 4, 3, 2).transpose(0, 2, 1, 3)),
+    "join_heads": Case(HEADS, lambda x: x.transpose(0, 2, 1, 3).reshape(2, 4, 6)),
+    "padded_attention": Case(HEADS, padded_attention, draw={"mask": padding}),
+    "mean_of_tokens": Case({"B": 3, "T": 4, "D": 2}, mean_of_tokens, draw={"mask": padding}),
     "sinkhorn_step": Case({"N": 3, "M": 4}, sinkhorn, {"epsilon": 0.5}, {"mass": distributions}),
     "crf_step": Case(
         {"B": 2, "S": 4}, lambda a, e, t: e + special.logsumexp(a[:, :, None] + t[None], axis=1)

@@ -112,7 +112,7 @@ def rmatmat(at: Point, plan: Plan, of: str, wrt: str, columns: Array) -> Array:
                 continue
             _, pullback = at.model.kernels[placed.name].vjp(*_call(at, plan, placed, copies), **at.model.own(placed))
             wanted = [t.name for t in placed.layer.spec.inputs if _moves(placed, t.name, plan, wrt)]
-            each = tuple(known.get(name) for name in placed.outputs.values())
+            each = tuple(known.pop(name, None) for name in placed.outputs.values())
             pulled = pullback(each if len(each) > 1 else each[0], wrt=wanted)
             for tensor, found in zip(placed.layer.spec.inputs, pulled, strict=True):
                 name = placed.inputs[tensor.name]
