@@ -59,11 +59,11 @@ def test_expectations_of_one_gaussian_are_the_closed_forms(q: float) -> None:
 @pytest.mark.parametrize("q", [0.1, 1.0, 30.0])
 def test_expectations_of_two_gaussians_are_the_closed_forms(q: float, c: float) -> None:
     relu = activation("relu")
-    angle = math.acos(c)  # Cho and Saul, 2009, equations 3 to 6
+    angle = math.acos(c)  # Cho and Saul, 2009
     value = q / (2 * math.pi) * (math.sin(angle) + (math.pi - angle) * c)
     assert joint_expectation(relu.value, q, c, relu.kinks) == pytest.approx(value, abs=1e-9 * q)
     assert joint_expectation(relu.slope, q, c, relu.kinks) == pytest.approx(1 / 2 - angle / (2 * math.pi), abs=1e-9)
-    arc = 2 / math.pi * math.asin(2 * q * c / (1 + 2 * q))  # Williams, 1997, equation 11
+    arc = 2 / math.pi * math.asin(2 * q * c / (1 + 2 * q))  # Williams, 1997
     assert joint_expectation(ERF.value, q, c) == pytest.approx(arc, abs=1e-9)
 
 

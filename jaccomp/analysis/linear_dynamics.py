@@ -24,7 +24,7 @@ from jaccomp.errors import UsageError
 def strength(times: ArrayLike, target: float, start: float, layers: int) -> Array:
     """The strength u of a mode of strength `target` = s at each of `times`, from u = `start`.
 
-    One layer: s + (u₀ - s) e^(-t). Two: s / (1 + (s/u₀ - 1) e^(-2st)) (Saxe et al., 2014, equation 7). More: the
+    One layer: s + (u₀ - s) e^(-t). Two: s / (1 + (s/u₀ - 1) e^(-2st)) (Saxe et al., 2014). More: the
     inverse of `reaching_time`, tabulated, to 1e-6 of s. Raises `UsageError` unless 0 < start < target and there is
     a layer.
     """

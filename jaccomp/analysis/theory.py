@@ -180,12 +180,12 @@ class Maps:
     sigma_b: float
 
     def length(self, q: float) -> float:
-        """σ_w² E[φ(√q z)²] + σ_b² (Poole et al., 2016, equation 3)."""
+        """σ_w² E[φ(√q z)²] + σ_b² (Poole et al., 2016)."""
         one = self.activation
         return self.sigma_w**2 * expectation(lambda u: one.value(u) ** 2, q, one.kinks) + self.sigma_b**2
 
     def slope_moment(self, q: float, k: int = 1) -> float:
-        """μ_k = E[φ'(√q z)^(2k)] (Pennington, Schoenholz and Ganguli, 2018, equation 13)."""
+        """μ_k = E[φ'(√q z)^(2k)] (Pennington, Schoenholz and Ganguli, 2018)."""
         one = self.activation
         return expectation(lambda u: one.slope(u) ** (2 * k), q, one.kinks)
 
@@ -199,7 +199,7 @@ class Maps:
         return self.sigma_w**2 / q * expectation(lambda u: u * one.value(u) * one.slope(u), q, one.kinks)
 
     def correlation(self, c: float, q: float) -> float:
-        """The correlation of two inputs after a layer (Poole et al., 2016, equation 5)."""
+        """The correlation of two inputs after a layer (Poole et al., 2016)."""
         one = self.activation
         both = self.sigma_w**2 * joint_expectation(one.value, q, c, one.kinks) + self.sigma_b**2
         return both / self.length(q)
@@ -223,7 +223,7 @@ class MeanField(Result):
 
     `length` is the fixed point q* of the length map: 0 where signals die out, infinite where they grow for ever. `chi`
     is the growth of the mean square of gradients per layer there, `correlation` the stable fixed point of the
-    correlation map, and `length_depth`, `correlation_depth` (ξ_q and ξ_c of Schoenholz et al., 2017, equations 7 and 9)
+    correlation map, and `length_depth`, `correlation_depth` (ξ_q and ξ_c of Schoenholz et al., 2017)
     and `gradient_depth` = 1/|log χ| are the numbers of layers over which each changes by a factor e; infinite where it
     changes more slowly than exponentially.
     """
@@ -337,7 +337,7 @@ def fixed_correlation(maps: Maps, q: float) -> float:
 def critical_scales(given: str | Layer | Activation, lengths: ArrayLike) -> tuple[Array, Array]:
     """The order-to-chaos line χ = 1 by its length q*: σ_w and σ_b for each, NaN where no σ_b serves.
 
-    σ_w² = 1 / E[φ'²] and σ_b² = q - σ_w² E[φ²] (Pennington, Schoenholz and Ganguli, 2017, section 2.2).
+    σ_w² = 1 / E[φ'²] and σ_b² = q - σ_w² E[φ²] (Pennington, Schoenholz and Ganguli, 2017).
     """
     one = activation(given)
     q = np.asarray(lengths, dtype=float)

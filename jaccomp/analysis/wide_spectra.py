@@ -55,7 +55,7 @@ class Moments:
 
 def wide_moments(ensemble: Ensemble, sigma_w: float, gates: Sequence[Gates]) -> Moments:
     """At infinite width: mean Π σ_w² μ_1, which is χ^L, and variance mean² Σ (μ_2/μ_1² - 1 - s_1), where s_1 is -1 for
-    Gaussian weights and 0 for orthogonal ones (Pennington, Schoenholz and Ganguli, 2018, equations 19 and 20)."""
+    Gaussian weights and 0 for orthogonal ones (Pennington, Schoenholz and Ganguli, 2018)."""
     own = 1.0 if _checked(ensemble) == "gaussian" else 0.0
     mean = math.prod(sigma_w**2 * one.first for one in gates)
     return Moments(mean, mean**2 * sum(one.second / one.first**2 - 1 + own for one in gates))
@@ -139,8 +139,8 @@ def spectrum(
 
         w = s² = σ_w^(2L) u^L m^(L-1) (1 + m)^(1-L+g),    g = L for Gaussian weights, 0 for orthogonal ones
 
-    and the density of w is -Im m / (π w) just above the real line (Pennington, Schoenholz and Ganguli, 2018, section
-    2.4). It is followed by Newton's method from a large imaginary w, where u is known, to each s, largest first; `blur`
+    and the density of w is -Im m / (π w) just above the real line (Pennington, Schoenholz and Ganguli, 2018).
+    It is followed by Newton's method from a large imaginary w, where u is known, to each s, largest first; `blur`
     is the phase of w that remains. Where d² = max d² has a weight p, the product has an atom at the top of weight
     1 - L (1 - p) if that is positive and the weights are orthogonal; its blurred peak is taken off the density.
     Raises `UsageError` for values that are not positive.
@@ -207,7 +207,7 @@ def fuss_catalan(depth: int, points: int = 400) -> tuple[Array, Array]:
     """The singular values of a product of `depth` Gaussian matrices of σ_w = 1 and their density, in closed form.
 
     s² = sin^(L+1)((L+1)φ) / (sin φ sin^L(Lφ)), of density sin²φ sin^(L-1)(Lφ) / (π sin^L((L+1)φ)), 0 < φ < π/(L+1)
-    (Haagerup and Möller, 2013, corollary 2; for L = 1, the quarter circle).
+    (Haagerup and Möller, 2013; for L = 1, the quarter circle).
     """
     phi = np.linspace(0, math.pi / (depth + 1), points + 2)[1:-1][::-1]
     squares = np.sin((depth + 1) * phi) ** (depth + 1) / (np.sin(phi) * np.sin(depth * phi) ** depth)
