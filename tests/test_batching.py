@@ -75,6 +75,12 @@ def mlp(shape: tuple[int, ...]) -> Linearisation:
     return Model(chain, weights, backend="numpy").at(rng.standard_normal(shape))
 
 
+def test_what_comes_after_the_tensor_asked_for_does_not_run() -> None:
+    at = mlp((2, 4))
+    plan = batching.plan(at.model.chain, "act_y", "fc1_y", ranks(at))
+    assert plan is not None and [one.name for one in plan.stages] == ["act"]
+
+
 @pytest.mark.parametrize("shape", [(4,), (2, 4), (2, 3, 4)], ids=str)
 def test_any_number_of_leading_axes_is_a_batch(shape: tuple[int, ...]) -> None:
     at = mlp(shape)

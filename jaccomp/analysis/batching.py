@@ -62,6 +62,8 @@ def plan(chain: Chain, of: str, wrt: str, ranks: Mapping[str, int]) -> Plan | No
     """How columns of ∂of/∂wrt run as one batch, or None where they cannot; `ranks` are those of the tensors' values."""
     tiled, stages = {wrt}, []
     for placed in chain.stages:
+        if of in tiled:
+            break
         inputs = {own: name for own, name in placed.inputs.items() if name in tiled}
         if not inputs or wrt in placed.outputs.values():
             continue
