@@ -19,7 +19,7 @@ import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib.metadata import version
 from importlib.util import find_spec
 from itertools import pairwise
@@ -51,8 +51,6 @@ SENTENCES = (
     "Stock prices fell sharply when the bank failed.",
     "My grandmother grows tomatoes behind the old garage.",
 )
-MEASURED = SENTENCES[:3]
-"""Those at which every layer is measured."""
 
 
 class Encoder:
@@ -236,15 +234,18 @@ class Influence(Result):
     """‖∂ sentence vector / ∂ word vector‖_F of each token, and how far the sentence moves where it is masked instead.
 
     `moved` is the distance between the sentence's unit vector and that with the token replaced by [MASK]; `rank` is
-    Spearman's correlation of the two over the tokens between [CLS] and [SEP].
+    Spearman's correlation of the two over the tokens between [CLS] and [SEP]. `jacobian` has the axes of the sentence
+    vector, the tokens and the word vectors.
     """
+
+    LARGE = ("jacobian",)
 
     sentence: str
     tokens: tuple[str, ...]
     norms: Array
     moved: Array
     rank: float
-    jacobian: Array = field(repr=False, metadata={"large": True})
+    jacobian: Array
 
     @property
     def text(self) -> str:
@@ -349,13 +350,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         agrees = agreement(encoder)
     print(f"\n{agrees}\n")
     with timed("layers", times):
-        points = [encoder.at(sentence) for sentence in MEASURED]
+        points = [encoder.at(sentence) for sentence in SENTENCES]
         each = [layers(at, seed=given.seed) for at in points]
         whole = [
-            float(singular_values(at.operator("y", "words_y"), 1, tolerance=1e-4, seed=given.seed).values[0])
+            float(
+                singular_values(at.operator("y", "words_y"), 1, method="svds", tolerance=1e-4, seed=given.seed).values[
+                    0
+                ]
+            )
             for at in points
         ]
-    print(f"layers: means over the first {len(MEASURED)} sentences, 32 probes each, seed {given.seed}")
+    print(f"layers: means over {len(SENTENCES)} sentences, 32 probes each, seed {given.seed}")
     print(f"{layer_table(each, whole)}\n")
     with timed("words", times):
         words = [influence(encoder, sentence) for sentence in SENTENCES]
@@ -371,8 +376,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "seed": given.seed,
             "seconds": times,
             "agreement": agrees.plain(),
-            "layers": {s: [one.plain() for one in rows] for s, rows in zip(MEASURED, each, strict=True)},
-            "words_to_sentence": dict(zip(MEASURED, whole, strict=True)),
+            "layers": {s: [one.plain() for one in rows] for s, rows in zip(SENTENCES, each, strict=True)},
+            "words_to_sentence": dict(zip(SENTENCES, whole, strict=True)),
             "influence": [one.plain() for one in words],
         }
         (folder / "minilm.json").write_text(json.dumps(record, indent=1, allow_nan=False))

@@ -139,6 +139,7 @@ def test_plots_are_figures_of_what_was_found() -> None:
     np.testing.assert_allclose(left.lines[0].get_ydata(), [layer.sigma[0] for layer in found])
     norms = np.array([1.0, 4.0, 2.0])
     influence = minilm.Influence("a b", ("[CLS]", "a", "[SEP]"), norms, norms, 1.0, np.ones((1, 3, 1)))
+    assert "jacobian" not in influence.plain() and influence.plain()["norms"] == [1.0, 4.0, 2.0]
     (axes,) = minilm.plot_influence([influence]).axes
     assert [label.get_text() for label in axes.get_xticklabels()] == ["[CLS]", "a", "[SEP]"]
     np.testing.assert_allclose([bar.get_height() for bar in axes.patches[:3]], norms / 4)
