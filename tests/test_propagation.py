@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from scipy.integrate import quad
 from scipy.special import erf
+from sympy import Eq, tanh
 
 import jaccomp as jc
 from jaccomp import layers as L
@@ -283,3 +284,17 @@ def test_segments_are_cut_where_every_path_passes() -> None:
         segments(plain, "x", "y")
     with pytest.raises(UsageError, match="0 draws were asked for"):
         propagate(small()[0], batch, draws=0)
+
+
+def test_nothing_is_expected_of_a_layer_that_only_shares_a_name() -> None:
+    """A "linear" of other equations, and a normalisation whose gain is bound, are not what the theory speaks of."""
+    N, D = jc.size("N"), jc.size("D")
+    n, i = jc.index("n", N), jc.index("i", D)
+    x, W, y = jc.tensor("x", N, D), jc.tensor("W", D), jc.tensor("y", N, D)
+    other = jc.Layer("linear", inputs=[x, W], outputs=[y], equations=[Eq(y[n, i], W[i] * tanh(x[n, i]))])
+    for layer in (other, L.rmsnorm.bind(g=1)):
+        chain = jc.chain(one=layer, fc=L.linear)
+        sizes = {s.name: 4 for s in chain.spec.sizes}
+        drawn = {t.name: np.full([sizes[str(e)] for e in t.shape], 0.5) for t in chain.spec.inputs if t.name != "x"}
+        model = Model(chain, drawn, backend="numpy")
+        assert expectation(model, segments(model.chain, "y", "x"), 1.0) is None
