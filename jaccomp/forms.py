@@ -125,7 +125,6 @@ class _Values:
         computed = tuple(name for name in integers if name not in self.inputs)
         if not self.equations and not computed:
             return None
-        names = {**self.base.labels.names, **{t.name: _unused(t.name, self.base) for t in self.tensors}}
         seeds = [name for name in self.base.inputs if name not in self.inputs]
         return live(
             replace(
@@ -135,16 +134,9 @@ class _Values:
                 outputs=(*(t.name for t in self.tensors), *computed),
                 equations=(*self.base.equations, *self.equations),
                 tensors=(*(t for t in self.base.tensors if t.name not in seeds), *self.tensors),
-                labels=replace(self.base.labels, names=names),
+                labels=self.base.labels.with_new(t.name for t in self.tensors),
             )
         )
-
-
-def _unused(name: str, program: Program) -> str:
-    taken = set(program.labels.names.values())
-    while name in taken:
-        name += "_"
-    return name
 
 
 # Diagonal and factors

@@ -191,6 +191,16 @@ class Labels:
             return mark[0] + self.name(canonical.removeprefix(mark[0]))
         return self.names.get(canonical, canonical)
 
+    def with_new(self, names: Iterable[str]) -> Labels:
+        """Labels that call new tensors by their own names, or by ones that nothing else has."""
+        known = dict(self.names)
+        for name in names:
+            label = name
+            while label in known.values():
+                label += "_"
+            known[name] = label
+        return replace(self, names=known)
+
     def axis_names(self, canonical: str) -> tuple[str, ...] | None:
         """The user's names for the axes of a tensor; a cotangent or tangent has those of its primal."""
         mark = DERIVED.match(canonical)

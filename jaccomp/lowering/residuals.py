@@ -9,7 +9,7 @@ read it takes less time than one exponential does.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
@@ -20,7 +20,7 @@ from jaccomp.calculus.functions import Finite, HalfStep, Step
 from jaccomp.domains import at_most_one
 from jaccomp.lowering.share import CHEAP
 from jaccomp.notation import Access
-from jaccomp.program import Equation, Labels, Program, Tensor, accesses, live, reads
+from jaccomp.program import Equation, Program, Tensor, accesses, live, reads
 
 
 class Reason(StrEnum):
@@ -103,18 +103,7 @@ def _with_slopes(joint: Program, outputs: Sequence[str], cotangents: Sequence[st
     if not new:
         return joint, frozenset()
     joint = joint.with_equations(equations, new.values())
-    return replace(joint, labels=_labelled(joint, new)), frozenset(new)
-
-
-def _labelled(joint: Program, new: Iterable[str]) -> Labels:
-    """Labels that call new tensors by their own names, or by ones that nothing else has."""
-    names = dict(joint.labels.names)
-    for name in new:
-        label = name
-        while label in names.values():
-            label += "_"
-        names[name] = label
-    return replace(joint.labels, names=names)
+    return replace(joint, labels=joint.labels.with_new(new)), frozenset(new)
 
 
 def _slope(joint: Program, equation: Equation, cotangents: Sequence[str]) -> sp.Expr | None:
