@@ -7,15 +7,14 @@ Each holds for every real z by the conventions at kinks, step(0) = 0 and sign(0)
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import sympy as sp
 
+from jaccomp.algebra.matching import Rewrite, rewritten
 from jaccomp.calculus.functions import Sigmoid, Step
 from jaccomp.notation import Access
 
-Rewrite = Callable[[sp.Expr], sp.Expr | None]
 ODD = (sp.tanh, sp.sin, sp.sinh, sp.atan, sp.asinh, sp.erf)
 TOUCHED = (Step, sp.sign, Sigmoid, sp.Pow)
 
@@ -96,12 +95,4 @@ LAWS: tuple[Law, ...] = (
 
 def absorbed(expr: sp.Expr) -> sp.Expr:
     """The expression with every instance of a law's left side rewritten, innermost first."""
-    if isinstance(expr, Access) or not expr.args or not expr.has(*TOUCHED):
-        return expr
-    arguments = [absorbed(one) for one in expr.args]
-    result = expr.func(*arguments) if any(a is not b for a, b in zip(arguments, expr.args, strict=True)) else expr
-    for law in LAWS:
-        rewritten = law.rewrite(result)
-        if rewritten is not None:
-            return absorbed(rewritten)
-    return result
+    return rewritten(expr, [law.rewrite for law in LAWS], TOUCHED)

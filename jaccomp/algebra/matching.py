@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import sympy as sp
 
@@ -11,6 +11,24 @@ from jaccomp.notation import Access
 from jaccomp.program import accesses, expand
 
 Binding = dict[sp.Symbol, sp.Expr]
+Rewrite = Callable[[sp.Expr], sp.Expr | None]
+"""A node as it is rewritten, or None where the rewrite does not apply."""
+
+
+def rewritten(expr: sp.Expr, rewrites: Sequence[Rewrite], touched: Sequence[type] = (sp.Basic,)) -> sp.Expr:
+    """The expression with every node that a rewrite applies to rewritten, innermost first, until none does.
+
+    What holds none of the types `touched` is left as it is, and so are accesses.
+    """
+    if isinstance(expr, Access) or not expr.args or not expr.has(*touched):
+        return expr
+    arguments = [rewritten(one, rewrites, touched) for one in expr.args]
+    result = expr.func(*arguments) if any(a is not b for a, b in zip(arguments, expr.args, strict=True)) else expr
+    for rewrite in rewrites:
+        found = rewrite(result)
+        if found is not None:
+            return rewritten(found, rewrites, touched)
+    return result
 
 
 def bindings(pattern: sp.Expr, variables: tuple[sp.Symbol, ...], subject: sp.Expr) -> Iterator[Binding]:

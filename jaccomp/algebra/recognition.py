@@ -6,16 +6,15 @@ A shift by a maximum, or a split at zero, must not be differentiated: its deriva
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import sympy as sp
 
+from jaccomp.algebra.matching import Rewrite, rewritten
 from jaccomp.calculus.functions import Expm1, Log1p, Sigmoid, Softplus
 from jaccomp.notation import Access
 from jaccomp.program import Equation, Program, Term, accesses, live, map_terms, reads
-
-Rewrite = Callable[[sp.Expr], sp.Expr | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,15 +162,7 @@ IDENTITIES: tuple[Identity, ...] = (
 
 def recognised(expr: sp.Expr) -> sp.Expr:
     """The expression with every instance of an identity's left side rewritten, innermost first."""
-    if isinstance(expr, Access) or not expr.args:
-        return expr
-    arguments = [recognised(one) for one in expr.args]
-    result = expr.func(*arguments) if any(a is not b for a, b in zip(arguments, expr.args, strict=True)) else expr
-    for identity in IDENTITIES:
-        rewritten = identity.rewrite(result)
-        if rewritten is not None:
-            return recognised(rewritten)
-    return result
+    return rewritten(expr, [identity.rewrite for identity in IDENTITIES])
 
 
 def recognise(program: Program) -> Program:
