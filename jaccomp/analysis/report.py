@@ -11,14 +11,14 @@ from hashlib import sha256
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
-import jinja2
 import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 
 from jaccomp.analysis import plots
 from jaccomp.analysis.plots import Plot
-from jaccomp.emit.templates import template_directory
+from jaccomp.emit.templates import strict_environment, template_directory
+from jaccomp.gallery.documents import policy_hash
 
 if TYPE_CHECKING:
     from jaccomp.analysis.model import Model
@@ -75,16 +75,8 @@ def record(study: Study, model: Model, x: Array, data: str, version: str) -> dic
 def html(study: Study, model: Model, shown: Sequence[Plot], facts: Mapping[str, str]) -> str:
     """The document. Its content policy allows its own style and inline pictures, and nothing else."""
     style = (template_directory() / "analysis" / "report.css").read_text(encoding="utf-8")
-    digest = b64encode(sha256(style.encode()).digest()).decode()
-    policy = f"default-src 'none'; style-src 'sha256-{digest}'; img-src data:; base-uri 'none'; form-action 'none'"
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(template_directory() / "analysis"),
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        autoescape=True,
-    )
+    policy = f"default-src 'none'; style-src {policy_hash(style)}; img-src data:; base-uri 'none'; form-action 'none'"
+    environment = strict_environment("analysis", escapes=True)
     pictures = [
         {"name": one.name, "title": one.title, "caption": one.caption, "png": b64encode(one.png()).decode()}
         for one in shown

@@ -1,4 +1,4 @@
-"""The one Jinja environment: strict, and over `templates/` beside the package or inside it."""
+"""Jinja environments, all of one kind: strict, and over `templates/` beside the package or inside it."""
 
 from __future__ import annotations
 
@@ -20,14 +20,19 @@ def template_directory() -> Path:
 
 @cache
 def environment() -> jinja2.Environment:
-    """Undefined names raise, blocks leave no blank lines, nothing is escaped: the text is code."""
+    """That of generated modules: nothing is escaped, the text is code."""
+    return strict_environment("", escapes=False)
+
+
+def strict_environment(folder: str, *, escapes: bool) -> jinja2.Environment:
+    """An environment over a folder of `templates/`: undefined names raise, blocks leave no blank lines."""
     return jinja2.Environment(
-        loader=jinja2.FileSystemLoader(template_directory()),
+        loader=jinja2.FileSystemLoader(template_directory() / folder),
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
-        autoescape=False,
+        autoescape=escapes,
     )
 
 

@@ -12,7 +12,7 @@ import jinja2
 from markupsafe import Markup
 
 from jaccomp.card import Line
-from jaccomp.emit.templates import template_directory
+from jaccomp.emit.templates import strict_environment, template_directory
 from jaccomp.errors import StageError
 from jaccomp.gallery.mathml import UnreadLatex, mathml
 
@@ -26,14 +26,7 @@ _NOT_TEXT = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\u
 @cache
 def environment() -> jinja2.Environment:
     """Undefined names raise, and whatever a template is given is escaped."""
-    made = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(template_directory() / "gallery"),
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        autoescape=True,
-    )
+    made = strict_environment("gallery", escapes=True)
     made.filters["formula"] = formula
     return made
 
@@ -50,8 +43,8 @@ def document(template: str, *, title: str, styles: Sequence[str], scripts: Seque
     policy = "; ".join(
         [
             "default-src 'none'",
-            f"script-src {' '.join(dict.fromkeys(map(_hash, (early, *late))))}",
-            f"style-src {_hash(style)}",
+            f"script-src {' '.join(dict.fromkeys(map(policy_hash, (early, *late))))}",
+            f"style-src {policy_hash(style)}",
             "img-src data:",
             "base-uri 'none'",
             "form-action 'none'",
@@ -78,7 +71,7 @@ def _inner(what: str, text: str) -> str:
     return text
 
 
-def _hash(text: str) -> str:
+def policy_hash(text: str) -> str:
     return f"'sha256-{b64encode(sha256(text.encode()).digest()).decode()}'"
 
 
