@@ -67,11 +67,24 @@ static void (*jc_blas_set)(int);
 static int (*jc_blas_get)(void);
 
 #if defined(JC_PRODUCT)
+/* Where few rows are the one block of a nest, its threads share their columns: an element's bits do not depend on where those are cut. */
+#define JC_SHARED_PANELS 8
 #define JC_GEMM(T, suffix, gemm) \
+typedef struct { int ta, tb, adds; ptrdiff_t m, k, lda, ldb, ldc, elements; T alpha; const T *a, *b; T *c; } jc_factors_##suffix; \
+static int jc_columns_##suffix(void *context, ptrdiff_t block, ptrdiff_t first, ptrdiff_t last) { \
+    const jc_factors_##suffix *of = context; \
+    (void)block; \
+    jc_product_##suffix(of->ta, of->tb, of->m, last - first, of->k, of->alpha, of->a, of->lda, of->b + (of->tb ? first * of->ldb : first), \
+                        of->ldb, of->adds, of->c + first, of->ldc, of->elements); \
+    return 0; \
+} \
 static inline void jc_gemm_##suffix(int ta, int tb, ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, T alpha, const T *a, ptrdiff_t lda, \
         const T *b, ptrdiff_t ldb, int adds, T *c, ptrdiff_t ldc, ptrdiff_t elements) { \
     if (m <= 0 || n <= 0) return; \
-    if (k > 0) jc_product_##suffix(ta, tb, m, n, k, alpha, a, lda, b, ldb, adds, c, ldc, elements); \
+    if (k > 0 && jc_spare > 1) { \
+        jc_factors_##suffix of = {ta, tb, adds, m, k, lda, ldb, ldc, elements, alpha, a, b, c}; \
+        jc_process->run(jc_columns_##suffix, &of, n, JC_SHARED_PANELS * jc_panel_##suffix, jc_spare, m * n * k); \
+    } else if (k > 0) jc_product_##suffix(ta, tb, m, n, k, alpha, a, lda, b, ldb, adds, c, ldc, elements); \
     else if (!adds) for (ptrdiff_t i = 0; i < m; ++i) memset(c + i * ldc, 0, (size_t)n * sizeof(T)); \
 }
 #else

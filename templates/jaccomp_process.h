@@ -403,9 +403,15 @@ static jc_shared *jc_process = &jc_own;
 static inline void *jc_alloc(size_t bytes) { return jc_process->take(bytes); }
 static inline void jc_free(void *data) { if (data) jc_process->give(data); }
 
+/* Threads that a nest of one block leaves to the products in it; see `jc_gemm`. */
+static _Thread_local ptrdiff_t jc_spare = 1;
+
 /* Run a nest's blocks of `span` iterations each; not 0 if one of them had no memory. */
 static inline int jc_run_nest(jc_task task, void *context, ptrdiff_t total, ptrdiff_t span, ptrdiff_t threads, ptrdiff_t work) {
-    return jc_process->run(task, context, total, span, threads, work);
+    jc_spare = total <= span ? threads : 1;
+    const int failed = jc_process->run(task, context, total, span, threads, work);
+    jc_spare = 1;
+    return failed;
 }
 
 /* Scratch of one call of a block function: on its stack, if it is small. */

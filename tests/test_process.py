@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 from framed import module
+from test_product import WIDE
 
 from jaccomp.build import Flags
 
@@ -171,6 +172,27 @@ def test_calls_of_several_threads_at_once_give_the_same_bits() -> None:
     for worker in workers:
         worker.join()
     assert failed == []
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="Linux tells how many threads there are")
+@pytest.mark.skipif(not WIDE, reason="the BLAS computes products here")
+def test_the_columns_of_few_rows_are_shared_by_threads() -> None:
+    """20 rows, where the nest does not go by columns, are one block: but for this its threads had nothing to do."""
+    code = """
+    import jaccomp as jc
+    cell, rng = jc.compile("lstm_cell"), np.random.default_rng(0)
+    x, h, c = (rng.standard_normal((20, 300)) for _ in range(3))
+    rest = [rng.standard_normal(s) for s in ((1200, 300), (1200, 300), 1200, 1200)]
+    def results(threads):
+        found, pullback = cell.vjp(x, h, c, *rest, threads=threads)
+        return [*cell.forward(x, h, c, *rest, threads=threads), *pullback((x, h))]
+    wanted = results(1)
+    before = len(os.listdir("/proc/self/task"))
+    cell.forward(x, h, c, *rest, threads=2)
+    print(len(os.listdir("/proc/self/task")) - before)
+    print(all(np.array_equal(a, b) for t in (2, 3, 4) for a, b in zip(wanted, results(t), strict=True)))
+    """
+    assert python(code).split() == ["1", "True"]
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="affinity is Linux's")

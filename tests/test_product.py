@@ -25,6 +25,7 @@ TYPES = {"f32": (np.float32, ctypes.c_float), "f64": (np.float64, ctypes.c_doubl
 SOURCE = """
 #include "jaccomp.h"
 #include "jaccomp_lanes.h"
+#include "jaccomp_process.h"
 #include "jaccomp_product.h"
 #include "jaccomp_blas.h"
 #define ARGUMENTS(T) (int ta, int tb, ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, T alpha, const T *a, ptrdiff_t lda, \\

@@ -62,7 +62,7 @@ def library(target: str) -> ctypes.CDLL:
     folder = Path(tempfile.mkdtemp())
     types = tuple((real, kind) for kind, (_, real) in TYPES.items())
     (folder / "windows.h").write_text(render("jaccomp_windows.h.j2", types=types))
-    parts = ("jaccomp.h", "jaccomp_lanes.h", "windows.h", "jaccomp_product.h", "jaccomp_blas.h")
+    parts = ("jaccomp.h", "jaccomp_lanes.h", "windows.h", "jaccomp_process.h", "jaccomp_product.h", "jaccomp_blas.h")
     (folder / "windows.c").write_text("".join(f'#include "{part}"\n' for part in parts) + _exports())
     flags = [word for word in Flags(target).words() if word != "-w"]
     warnings = ("-Wall", "-Wextra", "-Wshadow", "-Werror", "-Wno-unused-variable", "-Wno-unused-function")
