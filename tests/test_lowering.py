@@ -474,6 +474,15 @@ def test_a_product_of_few_rows_has_tiles_of_columns_too() -> None:
     assert scratch.shape == (rows.step, columns.step)
 
 
+def test_two_products_of_one_sum_have_names_of_their_own() -> None:
+    """y[n,o] = Σ_k x[n,k] W[o,k] + Σ_k h[n,k] U[o,k]: the comments above the loops tell one from the other."""
+    x, w, h, u = (Tensor(f"x{k}", (K, D) if k % 2 else (N, D)) for k in range(4))
+    both = Equation("v0", (i, j), tuple(Term(r[j, b] * s[i, b], (b,), in_range(b, D)) for s, r in ((x, w), (h, u))))
+    kernel = lower(cases.program("recurrent", (x, w, h, u, Tensor("v0", (N, K))), both))
+    named = [kernel.program.labels.name(t.name) for t in kernel.program.tensors if "_product" in t.name]
+    assert named == ["v0_product", "v0_product2"]
+
+
 def test_sums_over_the_rows_of_a_product_leave_it_its_columns() -> None:
     """ct_x[n,k] = Σ_o ct_y[n,o] W[o,k];  ct_b[o] = Σ_n ct_y[n,o]"""
     ct_y, w = Tensor("x0", (N, D)), Tensor("x1", (D, K))

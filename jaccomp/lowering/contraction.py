@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import count
 
 import sympy as sp
 
@@ -328,12 +329,14 @@ def _is_zero_outside(program: Program, operand: Access, triangle: Sequence[Const
 
 
 def extend_labels(labels: Labels, new: Sequence[Tensor]) -> Labels:
-    """Labels that name derived operands after their product."""
+    """Labels that name derived operands after their product, each its own: y_product, y_product2."""
     names = dict(labels.names)
     for tensor in new:
         for suffix in ("_left", "_dense", "_product", "_again"):
             stem, found, _ = tensor.name.partition(suffix)
-            if found:
-                names.setdefault(tensor.name, labels.name(stem) + suffix)
+            if found and tensor.name not in names:
+                wish = labels.name(stem) + suffix
+                taken = set(names.values())
+                names[tensor.name] = next(w for k in count(1) if (w := wish if k == 1 else f"{wish}{k}") not in taken)
                 break
     return replace(labels, names=names)
