@@ -31,10 +31,10 @@ def _is_nonnegative(candidate: Form) -> bool:
     return all(c > 0 and _monomial_is_nonnegative(m) for m, c in candidate.items())
 
 
-def _minus(left: Form, right: Form) -> Form:
+def _minus(left: Form, right: Form, times: sp.Expr = sp.S.One) -> Form:
     result = dict(left)
     for monomial, coefficient in right.items():
-        value = result.get(monomial, sp.S.Zero) - coefficient
+        value = result.get(monomial, sp.S.Zero) - times * coefficient
         if value == 0:
             result.pop(monomial, None)
         else:
@@ -43,7 +43,7 @@ def _minus(left: Form, right: Form) -> Form:
 
 
 def _search(goal: Form, facts: Sequence[Form], depth: int) -> bool:
-    """Is goal a sum of facts (each >= 0) and a form that is plainly >= 0?"""
+    """Is goal a sum of facts (each >= 0), some of them several times, and a form that is plainly >= 0?"""
     if _is_nonnegative(goal):
         return True
     if depth == 0:
@@ -51,7 +51,8 @@ def _search(goal: Form, facts: Sequence[Form], depth: int) -> bool:
     bad = [m for m, c in goal.items() if c < 0 or not _monomial_is_nonnegative(m)]
     worst = bad[0]
     for fact in facts:
-        if fact.get(worst, 0) * goal[worst] > 0 and _search(_minus(goal, fact), facts, depth - 1):
+        times = goal[worst] / fact[worst] if worst in fact else sp.S.Zero
+        if times > 0 and any(_search(_minus(goal, fact, k), facts, depth - 1) for k in sorted({sp.S.One, times})):
             return True
     return any(_search(_minus(goal, grown), facts, depth - 1) for grown in _scaled_to(worst, goal[worst], facts))
 
