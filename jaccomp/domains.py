@@ -43,7 +43,10 @@ def _minus(left: Form, right: Form, times: sp.Expr = sp.S.One) -> Form:
 
 
 def _search(goal: Form, facts: Sequence[Form], depth: int) -> bool:
-    """Is goal a sum of facts (each >= 0), some of them several times, and a form that is plainly >= 0?"""
+    """Is goal a sum of facts (each >= 0), some of them several times, and a form that is plainly >= 0?
+
+    No fact is taken in part: `2 b <= 2 s - 2` implies `b <= s - 1`, but a loop should run to that.
+    """
     if _is_nonnegative(goal):
         return True
     if depth == 0:
@@ -52,7 +55,8 @@ def _search(goal: Form, facts: Sequence[Form], depth: int) -> bool:
     worst = bad[0]
     for fact in facts:
         times = goal[worst] / fact[worst] if worst in fact else sp.S.Zero
-        if times > 0 and any(_search(_minus(goal, fact, k), facts, depth - 1) for k in sorted({sp.S.One, times})):
+        some = {sp.S.One, max(sp.S.One, times)}
+        if times > 0 and any(_search(_minus(goal, fact, k), facts, depth - 1) for k in sorted(some)):
             return True
     return any(_search(_minus(goal, grown), facts, depth - 1) for grown in _scaled_to(worst, goal[worst], facts))
 

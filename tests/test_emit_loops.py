@@ -218,6 +218,19 @@ def cell() -> Program:
     )  # fmt: skip
 
 
+def pairs() -> Program:
+    """Sums over different loops into one place: y[n] = Σ_d x[n,d] w[d] - Σ_dk x[n,d]² t[d,k]² / 2 + Σ_k q[n,k]² / 2."""
+    x, w, t, q, y = (Tensor(f"x{k}", s) for k, s in enumerate(((N, D), (D,), (D, H), (N, H), (N,))))
+    y = replace(y, name="v0")
+    each = (*in_range(b, D), *in_range(c, H))
+    terms = (
+        Term(x[i, b] * w[(b,)], (b,), in_range(b, D)),
+        Term(-(x[i, b] ** 2) * t[b, c] ** 2 / 2, (b, c), each),
+        Term(q[i, b] ** 2 / 2, (b,), in_range(b, H)),
+    )
+    return program("pairs", (x, w, t, q, y), Equation("v0", (i,), terms))
+
+
 def weighted() -> Program:
     """A mean of rows, and a sum in a triangle, each with factors that its loops do not change."""
     x, a, y, z = Tensor("x0", (N, D)), Tensor("x1", (N,)), Tensor("v0", (N,)), Tensor("v1", (N,))
@@ -250,6 +263,7 @@ FORWARD = (
     pooling,
     batchnorm,
     dense,
+    pairs,
     one_hot,
     cell,
     weighted,

@@ -18,7 +18,7 @@ from jaccomp.lowering.ir import (
     leaf_accesses,
     walk,
 )
-from jaccomp.lowering.storage import rewrite
+from jaccomp.lowering.storage import node_accesses, rewrite
 from jaccomp.notation import Access
 
 
@@ -48,11 +48,14 @@ class Promotion:
         return Block(tuple(nodes))
 
     def _merged(self, nodes: list[Node], assign: Assign) -> Assign:
-        """Start the local from the constant that was just stored, instead of reading it back."""
-        for position, node in enumerate(nodes):
+        """Start the local from the constant that was stored last, instead of reading it back."""
+        for position in reversed(range(len(nodes))):
+            node = nodes[position]
             if isinstance(node, Assign) and node.target == assign.value and not node.value.has(Access):
                 del nodes[position]
                 return replace(assign, value=node.value)
+            if any(a.name == assign.value.name for a in node_accesses(node)):
+                break
         return assign
 
     def _promoted(self, loop: Loop) -> tuple[list[Assign], Loop, list[Assign]]:
