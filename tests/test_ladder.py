@@ -15,6 +15,7 @@ import jaccomp.notation as jc
 from jaccomp import layers
 from jaccomp.calculus.functions import HalfStep, Step
 from jaccomp.calculus.vjp import jvp, vjp
+from jaccomp.compiling import compile as compile_layer
 from jaccomp.errors import UsageError
 from jaccomp.layer import Layer
 from jaccomp.program import Program, Term, map_terms
@@ -265,6 +266,15 @@ def test_the_truth_takes_to_mpmath_where_float64_overflows() -> None:
 
 
 ROW = Row("l", "float64", "vjp", "complex step", "N=1", 1e-16, 1e-14, True)
+
+
+def test_where_a_value_overflows_in_float32_alone_its_derivative_is_not_asked_for_there() -> None:
+    z, g = jc.tensor("z", E, D), jc.tensor("g", E)
+    distance = sp.Sum((x[n, k] - z[e, k]) ** 2, k)
+    steep = Layer("rbf", inputs=[x, z, g], outputs=[y], equations=[sp.Eq(y[n, e], sp.exp(-g[e] * distance))])
+    report = check(steep.spec, compile_layer(steep, backend="numpy"), seed=0)
+    assert report.passed, [row for row in report.rows if not row.passed]
+    assert any(row.dtype == "float32" and row.what == "jvp" for row in report.rows)
 
 
 def test_a_report_passes_if_all_its_rows_do_and_there_are_some() -> None:

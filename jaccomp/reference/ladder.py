@@ -304,8 +304,9 @@ class _Climb:
             worst = max(worst, self.distance(value, truth.values[name], truth.terms[name]))
             with np.errstate(all="ignore"):
                 expected, terms = truth.slopes[name] @ self.weights, truth.slope_terms[name] @ abs(self.weights)
-            # Where the value itself is infinite or nan, its derivative means nothing.
-            expected = np.where(np.isfinite(truth.values[name]), expected, np.nan)
+            # Where the value itself is infinite or nan in this dtype, its derivative means nothing.
+            with np.errstate(over="ignore"):
+                expected = np.where(np.isfinite(truth.values[name].astype(self.dtype)), expected, np.nan)
             worst = max(worst, self.distance(tangent, expected, terms, derivative=True))
         return worst
 
