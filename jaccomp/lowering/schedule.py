@@ -92,7 +92,7 @@ class Scheduler:
             if head not in parts.inside:
                 continue
             if is_table(head) and len(head.loops) == 1:  # one line, which is kept at no cost
-                parts = replace(parts, inside=tuple(s for s in parts.inside if not self._is_seldom(head, s)))
+                parts = replace(parts, inside=self._beside(head, parts.inside))
             inside = self._without_strays(parts.inside, items)
             stray = head not in inside
             if stray:
@@ -142,6 +142,18 @@ class Scheduler:
             width *= float(extent) if extent.is_number else 1.0
             current = self._next_parallel(statements, across)
         return width
+
+    def _beside(self, head: Statement, inside: Sequence[Statement]) -> tuple[Statement, ...]:
+        """The statements that run as seldom as a table, and touch nothing that the others write before them."""
+        kept: list[Statement] = []
+        left: set[str] = set()
+        for statement in inside:
+            touched = {a.name for a in (*statement.reads(), *statement.writes)}
+            if self._is_seldom(head, statement) or touched & left:
+                left |= {w.name for w in statement.writes}
+            else:
+                kept.append(statement)
+        return tuple(kept)
 
     def _is_seldom(self, head: Statement, other: Statement) -> bool:
         """Does a statement run so much more often that a table before it has no say in its loops?"""
