@@ -79,7 +79,25 @@ def _is_size_product(expr: sp.Expr) -> bool:
 
 
 def proves(facts: Iterable[Constraint], goal: Constraint, depth: int = 5) -> bool:
-    """Do the facts imply `goal`? A sufficient test."""
+    """Do the facts imply `goal`? A sufficient test, whichever argument a maximum is."""
+    facts = tuple(facts)
+    if _follows(facts, goal, depth):
+        return True
+    greater = {m for c in (*facts, goal) for m in c.expr.atoms(sp.Max)}
+    if not greater:
+        return False
+    one = min(greater, key=str)
+    return all(
+        proves(
+            [c.over({one: is_it}) for c in facts] + [Constraint(expand(is_it - other)) for other in one.args],
+            goal.over({one: is_it}),
+            depth,
+        )
+        for is_it in one.args
+    )
+
+
+def _follows(facts: Sequence[Constraint], goal: Constraint, depth: int) -> bool:
     known: list[Form] = []
     for fact in facts:
         known.append(form(fact.expr))

@@ -41,6 +41,8 @@ def test_a_form_is_a_sum_of_monomials() -> None:
         ((*in_range(i, s), *in_range(b, S)), at_least(s * S - 2, S * i + b), False),
         ((*in_range(i, s), *in_range(b, 4)), at_least(16 * s - 1, 16 * i + 5 * b), True),
         ((*in_range(i, s), *in_range(b, 4)), at_least(16 * s - 2, 16 * i + 5 * b), False),
+        (in_range(b, sp.Max(0, s - 3)), at_least(s - 1, b), True),
+        (in_range(b, sp.Max(1, s - 3)), at_least(s - 1, b), False),
         (in_range(b, sp.Max(0, s - 3)), at_least(sp.Max(0, s - 3), s - 3), True),
     ],
 )
