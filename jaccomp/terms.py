@@ -202,10 +202,38 @@ def _product(builder: Builder, expr: sp.Expr, scope: Scope) -> Term:
 
 def _sum(builder: Builder, expr: sp.Expr, scope: Scope) -> list[Term]:
     inner, bound, domain = _bind(builder, expr, scope)
-    body = sp.expand_mul(expr.args[0]) if expr.args[0].has(sp.KroneckerDelta, Pad) else expr.args[0]
+    body, told = _restricted(builder, sp.Mul.make_args(expr.args[0]), inner, bound, sp.S.Zero)
+    inner, domain = replace(inner, domain=(*inner.domain, *told)), (*domain, *told)
+    body = sp.expand_mul(body) if body.has(sp.KroneckerDelta, Pad) else body
     if isinstance(body, sp.Add) and not body.has(sp.KroneckerDelta, Pad):
         return [Term(expression(builder, body, inner), bound, domain)]
     return [Term(t.body, bound, (*domain, *t.domain)) for t in _terms(builder, body, inner, top=False)]
+
+
+def _restricted(
+    builder: Builder, factors: Sequence[sp.Expr], scope: Scope, bound: Sequence[sp.Symbol], neutral: sp.Expr
+) -> tuple[sp.Expr, Domain]:
+    """The product of the factors of a reduction's body, and the part of its range that they leave.
+
+    Σ_m cases(f if m <= t; 0 otherwise) g   ->   f g,  m <= t: where a condition is about indices alone
+    """
+    kept: list[sp.Expr] = []
+    domain: list[Constraint] = []
+    for factor in factors:
+        told = None
+        if isinstance(factor, sp.Piecewise) and len(factor.args) == 2 and factor.args[1].cond == sp.true:
+            values = [value for value, _ in factor.args]
+            if neutral in values:
+                holds = values[1] == neutral
+                told = _exactly(builder, factor.args[0].cond, scope, holds)
+        if told is None or not all(set(bound) & c.expr.free_symbols for c in told):
+            kept.append(factor)
+            continue
+        inside = replace(scope, domain=(*scope.domain, *told))
+        body, more = _restricted(builder, sp.Mul.make_args(values[0 if holds else 1]), inside, bound, neutral)
+        kept.append(body)
+        domain += (*told, *more)
+    return sp.Mul(*kept), tuple(domain)
 
 
 def _bind(builder: Builder, expr: sp.Expr, scope: Scope) -> tuple[Scope, tuple[sp.Symbol, ...], Domain]:
@@ -283,6 +311,16 @@ def _piecewise(builder: Builder, expr: sp.Piecewise, scope: Scope) -> sp.Expr:
     return sp.Piecewise(*branches)
 
 
+def _exactly(builder: Builder, condition: Any, scope: Scope, holds: bool) -> Domain | None:
+    """The constraints that say no more and no less than that a condition on indices holds, or that it does not."""
+    if isinstance(condition, sp.And if holds else sp.Or):
+        parts = [_exactly(builder, one, scope, holds) for one in condition.args]
+        return None if None in parts else tuple(c for part in parts if part is not None for c in part)
+    if isinstance(condition, sp.And | sp.Or):
+        return None
+    return _facts(builder, condition, scope)[0 if holds else 1] or None
+
+
 def _facts(builder: Builder, condition: Any, scope: Scope) -> tuple[Domain, Domain]:
     """What an affine condition on indices says where it holds, and where it does not; () where that is nothing."""
     if isinstance(condition, sp.And | sp.Or):
@@ -307,9 +345,9 @@ def _facts(builder: Builder, condition: Any, scope: Scope) -> tuple[Domain, Doma
         case sp.LessThan():
             return (below,), (strictly_above,)
         case sp.Eq():
-            return (below, above), ()
+            return (equal(left, right),), ()
         case _:
-            return (), (below, above)
+            return (), (equal(left, right),)
 
 
 @dataclass(frozen=True, slots=True)

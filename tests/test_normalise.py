@@ -378,6 +378,50 @@ def test_the_kernels_are_the_same_up_to_names(name: str) -> None:
     assert kernels(renamed(spec, random.Random(name))) == kernels(spec)
 
 
+past = jc.index("past", t + 1)
+score = jc.tensor("score", N, N)
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        Sum(Piecewise((score[t, q], q <= t), (0, True)) * x[q, i], q),
+        Sum(Piecewise((score[t, q] * x[q, i], q < t + 1), (0, True)), q),
+        Sum(x[q, i] * Piecewise((0, q > t), (score[t, q], True)), q),
+        Sum(Piecewise((0, (q > t) | (q > t + w)), (score[t, q] * x[q, i], True)), q),
+        Sum(Piecewise((Piecewise((score[t, q] * x[q, i], q <= t), (0, True)), q < t + 2), (0, True)), q),
+    ],
+)
+def test_what_a_condition_leaves_of_a_sum_is_its_range(written: sp.Expr) -> None:
+    def terms(right: sp.Expr, *more: Any) -> Any:
+        spec = make_spec("causal", [score, x], [y], [Eq(y[t, i], right)], scalars=more)
+        (term,) = normalise(spec).equations[0].terms
+        return term.body, term.bound
+
+    scalars = [w] if written.has(w) else []
+    plain = Sum(score[t, past] * x[past, i], past)
+    assert terms(written, *scalars) == terms(plain)
+    spec = make_spec("causal", [score, x], [y], [Eq(y[t, i], written)], scalars=scalars)
+    rng = np.random.default_rng(0)
+    given = {"x0": rng.standard_normal((4, 4)), "x1": rng.standard_normal((4, 3))}
+    found = evaluate(normalise(spec), given, {"s0": 4, "s1": 3})["v0"]
+    np.testing.assert_allclose(found, np.tril(given["x0"]) @ given["x1"], rtol=1e-13)
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        Sum(Piecewise((x[t, k], x[t, k] > 0), (0, True)), k),
+        Sum(Piecewise((x[t, k], k <= i), (1, True)), k),
+        Sum(Piecewise((x[t, k], (k < i) | (k > i)), (0, True)), k),
+        Sum(Piecewise((x[t, k], i > 2), (0, True)), k),
+    ],
+)
+def test_other_conditions_stay_in_the_body(written: sp.Expr) -> None:
+    spec = make_spec("kept", [x], [y], [Eq(y[t, i], written)])
+    assert any(t.body.has(Piecewise) for e in normalise(spec).equations for t in e.terms)
+
+
 def test_the_order_of_construction_leaves_no_trace() -> None:
     def build(first: bool) -> Program:
         parts = [lambda: x[n, i] * Sum(exp(x[n, k]), k), lambda: g[i] ** 2, lambda: Sum(x[n, k] * g[k], k) * 3]
