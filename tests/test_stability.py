@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from sympy import Eq, Sum, exp, log
 
 import jaccomp as jc
 from jaccomp.layers import get, names
@@ -162,6 +163,37 @@ def test_attention_under_a_mask_of_minus_infinities() -> None:
     np.testing.assert_array_equal(o[0, 1], 0.0)
     np.testing.assert_array_equal(dq[0, 1], 0.0)
     np.testing.assert_array_equal(dmask[~np.isfinite(mask)], 0.0)
+
+
+def test_weights_of_the_past_alone_never_see_the_scores_after_it() -> None:
+    """exp(s[t,m] - max over the past) overflows for m > t: the derivatives must not multiply it by 0."""
+    N, D = jc.size("N D")
+    n, d, m, past = jc.index("n", N), jc.index("d", D), jc.index("m", N), jc.index("past", jc.index("n", N) + 1)
+    q, k, v, o = (jc.tensor(name, N, D) for name in "qkvo")
+    s, z = jc.tensor("s", N, N), jc.tensor("z", N)
+    weighed = Sum(exp(s[n, past]) * v[past, d], past) / z[n]
+    equations = [Eq(s[n, m], Sum(q[n, d] * k[m, d], d)), Eq(z[n], Sum(exp(s[n, past]), past)), Eq(o[n, d], weighed)]
+    written = jc.compile(jc.Layer("past", inputs=[q, k, v], outputs=[o], equations=equations), backend="numpy")
+    rng = np.random.default_rng(2)
+    given = [rng.standard_normal((5, 4)) * scale for scale in (40.0, 40.0, 1.0)]
+    found, pullback = written.vjp(*given)
+    wanted, wanted_pullback = kernel("causal_attention").vjp(given[0] * 2, *given[1:])
+    ct = rng.standard_normal((5, 4))
+    np.testing.assert_allclose(found, wanted, rtol=1e-9, atol=1e-300)
+    for one, other, factor in zip(pullback(ct), wanted_pullback(ct), (2.0, 1.0, 1.0), strict=True):
+        assert np.isfinite(one).all()
+        np.testing.assert_allclose(one, other * factor, rtol=1e-6, atol=1e-12)
+
+
+def test_a_logarithm_of_a_mean_of_exponentials_does_not_overflow() -> None:
+    N, D = jc.size("N D")
+    n, d = jc.index("n", N), jc.index("d", D)
+    x, y = jc.tensor("x", N, D), jc.tensor("y", N)
+    mean = jc.Layer("lme", inputs=[x], outputs=[y], equations=[Eq(y[n], log(Sum(exp(x[n, d]), d) / D))])
+    given = np.array([[1e3, 1e3], [-1e3, -1e3]])
+    found, pullback = jc.compile(mean, backend="numpy").vjp(given)
+    np.testing.assert_allclose(found, [1e3, -1e3], rtol=1e-15)
+    np.testing.assert_allclose(pullback(np.ones(2))[0], 0.5, rtol=1e-12)
 
 
 # ------------------------------------------------------------------------------------------------------------- norms

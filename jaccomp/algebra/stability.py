@@ -197,10 +197,13 @@ def _join(expr: sp.Expr, shifted: Mapping[str, Shifted]) -> sp.Expr:
         return expr if one is None else sp.exp(one.shift(expr.indices)) * one.small[expr.indices]
     if not expr.args:
         return expr
+    if isinstance(expr, sp.log):
+        read = next((f for f in sp.Mul.make_args(expr.args[0]) if isinstance(f, Access) and f.name in shifted), None)
+        if read is not None and not any(a.name in shifted for a in accesses(expr.args[0] / read)):
+            one = shifted[read.name]
+            return one.shift(read.indices) + sp.log(expr.args[0].xreplace({read: one.small[read.indices]}))
     read = expr.args[0]
     one = shifted.get(read.name) if isinstance(read, Access) else None
-    if isinstance(expr, sp.log) and one is not None:
-        return one.shift(read.indices) + sp.log(one.small[read.indices])
     if isinstance(expr, sp.Pow) and one is not None:
         own = one.small[read.indices]
         power = own**expr.exp

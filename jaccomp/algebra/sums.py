@@ -14,7 +14,7 @@ import sympy as sp
 
 from jaccomp.algebra.factoring import flattened
 from jaccomp.algebra.matching import bindings
-from jaccomp.domains import axis_ranges, proves, stays_inside, without_implied
+from jaccomp.domains import axis_ranges, is_index, proves, stays_inside, without_implied
 from jaccomp.notation import Access
 from jaccomp.program import (
     AXES,
@@ -115,10 +115,10 @@ def split(program: Program, equation: Equation, shared: Shared, keep_whole: bool
             continue
         for addend in sp.Add.make_args(term.body):
             outside, inside = hoisted(replace(term, body=addend))
-            inner, outer = _narrow(replace(term, body=inside))
+            inner, outer = _narrow(replace(term, body=inside), outside)
             facts = (*plain, *outer)
             if not all(stays_inside(a, declared[a.name].shape, facts) for a in accesses(outside)):
-                outside, (inner, outer) = sp.S.One, _narrow(replace(term, body=addend))
+                outside, (inner, outer) = sp.S.One, _narrow(replace(term, body=addend), sp.S.One)
             whole = set(equation.axes) <= _free(inner)
             if whole and keep_whole:
                 rows.append(tidy(replace(term, body=addend)))
@@ -129,12 +129,15 @@ def split(program: Program, equation: Equation, shared: Shared, keep_whole: bool
     return replace(equation, terms=merged(rows))
 
 
-def _narrow(term: Term) -> tuple[Term, Domain]:
-    """Constraints that see no bound index and no axis of the body stay outside of the sum."""
-    bound, needed = set(term.bound), set(term.body.free_symbols)
-    linked = [c for c in term.domain if c.expr.free_symbols & bound or c.expr.free_symbols & needed]
-    outside = tuple(c for c in term.domain if c not in linked)
-    return replace(term, domain=tuple(linked)), outside
+def _narrow(term: Term, factor: sp.Expr) -> tuple[Term, Domain]:
+    """Constraints that see no bound index and no axis of the body stay outside of the sum.
+
+    So do those whose axes the factor before it sees, too: what it is elsewhere, which may be infinite, is not asked.
+    """
+    bound, needed, before = set(term.bound), set(term.body.free_symbols), set(factor.free_symbols)
+    linked = tuple(c for c in term.domain if c.expr.free_symbols & (bound | needed))
+    seen = [c for c in linked if {s for s in c.expr.free_symbols if is_index(s)} <= before]
+    return replace(term, domain=linked), tuple(c for c in term.domain if c not in linked or c in seen)
 
 
 def is_pinned(term: Term) -> bool:
