@@ -15,7 +15,7 @@ from sympy import Eq, tanh
 
 import jaccomp as jc
 from jaccomp import layers as L
-from jaccomp.analysis.architecture import deep, gaussian
+from jaccomp.analysis.architecture import deep, gaussian, known, scaled_sum
 from jaccomp.analysis.expectation import expectation
 from jaccomp.analysis.model import Model
 from jaccomp.analysis.propagation import Propagation, judge, propagate, remedies
@@ -286,15 +286,51 @@ def test_segments_are_cut_where_every_path_passes() -> None:
         propagate(small()[0], batch, draws=0)
 
 
-def test_nothing_is_expected_of_a_layer_that_only_shares_a_name() -> None:
-    """A "linear" of other equations, and a normalisation whose gain is bound, are not what the theory speaks of."""
+def named(name: str, layer: jc.Layer) -> jc.Layer:
+    """The equations of a layer under another name."""
+    spec = layer.spec
+    parts = {"inputs": spec.inputs, "outputs": spec.outputs, "scalars": spec.scalars}
+    return jc.Layer(name, equations=[Eq(e.left, e.right) for e in spec.equations], **parts)
+
+
+def impostor(name: str) -> jc.Layer:
+    """A layer of that name which is neither linear nor a normalisation."""
     N, D = jc.size("N"), jc.size("D")
     n, i = jc.index("n", N), jc.index("i", D)
     x, W, y = jc.tensor("x", N, D), jc.tensor("W", D), jc.tensor("y", N, D)
-    other = jc.Layer("linear", inputs=[x, W], outputs=[y], equations=[Eq(y[n, i], W[i] * tanh(x[n, i]))])
-    for layer in (other, L.rmsnorm.bind(g=1)):
+    return jc.Layer(name, inputs=[x, W], outputs=[y], equations=[Eq(y[n, i], W[i] * tanh(x[n, i]))])
+
+
+def test_nothing_is_expected_of_a_layer_that_only_shares_a_name() -> None:
+    """A "linear" of other equations, and a normalisation whose gain is bound, are not what the theory speaks of."""
+    for layer in (impostor("linear"), L.rmsnorm.bind(g=1)):
         chain = jc.chain(one=layer, fc=L.linear)
         sizes = {s.name: 4 for s in chain.spec.sizes}
         drawn = {t.name: np.full([sizes[str(e)] for e in t.shape], 0.5) for t in chain.spec.inputs if t.name != "x"}
         model = Model(chain, drawn, backend="numpy")
         assert expectation(model, segments(model.chain, "y", "x"), 1.0) is None
+
+
+@pytest.mark.parametrize("own", [L.linear, L.layernorm, L.rmsnorm, L.batchnorm, L.add, scaled_sum()], ids=str)
+def test_a_layer_is_known_by_its_equations(own: jc.Layer) -> None:
+    assert known(own) is own and known(named("another", own)) is own
+    assert known(impostor(own.name)) is None
+    assert known(L.tanh) is None and known(L.tanh.jvp()) is None
+
+
+def test_a_linear_layer_by_another_name_is_drawn_and_expected_like_one() -> None:
+    """And one that only has the name is given no weights, nor is a "layernorm" that is none held for one."""
+    dense, norm = named("dense", L.linear), named("centre", L.layernorm)
+    own, theirs = jc.chain("c", fc=L.linear, norm=L.layernorm), jc.chain("c", fc=dense, norm=norm)
+    drawn = [gaussian(one, 4, np.random.default_rng(0), sigma_w=1.3) for one in (own, theirs)]
+    assert drawn[0].keys() == drawn[1].keys() == {"fc_W", "fc_b", "norm_g", "norm_bias"}
+    assert all(np.array_equal(drawn[0][name], drawn[1][name]) for name in drawn[0])
+    models = [Model(chain, drawn[0], backend="numpy") for chain in (own, theirs)]
+    found = [expectation(one, layers(one.chain, "y", "x"), 1.0) for one in models]
+    assert found[0] is not None and str(found[0]) == str(found[1])
+    assert gaussian(jc.chain("i", fc=impostor("linear")), 4, np.random.default_rng(0)) == {}
+    for layer, count in ((norm, 0), (impostor("layernorm"), 1)):
+        chain = jc.chain("n", fc=dense, norm=layer, act=L.tanh)
+        values = {**gaussian(chain, 4, np.random.default_rng(0)), **({"norm_W": np.ones(4)} if count else {})}
+        ranked = remedies(Model(chain, values, backend="numpy"), lambda rng: rng.standard_normal((3, 4)), draws=4)
+        assert [one.name for one in ranked.ranked].count("normalisation") == count

@@ -1,13 +1,16 @@
 """Deep networks to measure, and changes of a chain to measure again: normalisation after its weights, residual sums.
 
-chain, draw = deep(tanh, depth=12, width=64)
-model = Model(chain, draw(rng, sigma_w=1.5))
-normalised(chain), residual(chain, segments)
+    made = deep(tanh, depth=12)
+    model = Model(made, gaussian(made, width=64, rng, sigma_w=1.5))
+    normalised(made, ["fc0"]), with_residuals(made, segments(made, "y", "x"))
+
+What a layer is, linear or a normalisation, is told by its equations, never by its name (`known`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -23,7 +26,14 @@ from jaccomp.notation import scalar
 
 Array = NDArray[Any]
 Parameters = dict[str, Array]
-NORMALISATIONS = ("layernorm", "rmsnorm", "batchnorm", "groupnorm", "instancenorm", "l2_normalize")
+NORMALISATIONS = (
+    normalisations.layernorm,
+    normalisations.rmsnorm,
+    normalisations.batchnorm,
+    normalisations.groupnorm,
+    normalisations.instancenorm,
+    normalisations.l2_normalize,
+)
 
 
 @cache
@@ -38,6 +48,24 @@ def scaled_sum() -> Layer:
         equations=[Eq(joins.y[joins.n], joins.z[joins.n] + scale * joins.x[joins.n])],
         doc="Residual sum with a scaled branch (Szegedy et al., 2017).",
     )
+
+
+@cache
+def known(layer: Layer) -> Layer | None:
+    """The layer that this one is, by whatever name: linear, a normalisation, a sum of two; None for any other.
+
+    Layers are one where their specs are, names of tensors included; only the layer's own name and its doc are free.
+    """
+    told = (products.linear, *NORMALISATIONS, joins.add, scaled_sum())
+    return next((one for one in told if one is layer or _equations(one) == _equations(layer)), None)
+
+
+def normalises(layer: Layer) -> bool:
+    return known(layer) in NORMALISATIONS
+
+
+def _equations(layer: Layer) -> str | None:
+    return replace(layer.spec, name="", doc="").serialise() if layer.is_written else None
 
 
 def deep(
@@ -66,10 +94,10 @@ def gaussian(
     found: Parameters = {}
     for placed in made.stages:
         own = {key: placed.inputs[key] for key in placed.inputs if key not in placed.sources}
-        if placed.layer.name == products.linear.name:
+        if known(placed.layer) is products.linear:
             found[own["W"]] = sigma_w / np.sqrt(width) * rng.standard_normal((width, width))
             found[own["b"]] = sigma_b * rng.standard_normal(width)
-        elif placed.layer.name in NORMALISATIONS:
+        elif normalises(placed.layer):
             found |= {name: np.full(width, float(key == "g")) for key, name in own.items()}
     return found
 

@@ -20,12 +20,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from jaccomp import layers
-from jaccomp.analysis.architecture import scaled_sum
+from jaccomp.analysis.architecture import known, scaled_sum
 from jaccomp.analysis.result import Result
 from jaccomp.analysis.segments import Segment
 from jaccomp.composition import Placed
 from jaccomp.layer import Layer
+from jaccomp.layers import joins, normalisations, products
 
 if TYPE_CHECKING:
     from jaccomp.analysis.model import Model
@@ -103,33 +103,37 @@ def _fixed(model: Model, layer: Segment, state: Moments) -> tuple[float, float]:
 
 
 def _through(model: Model, layer: Segment, start: Moments) -> Moments | None:
-    known = {layer.start: start}
+    state = {layer.start: start}
     for placed in layer.stages:
-        given = {own: known[name] for own, name in placed.inputs.items() if name in known}
+        given = {own: state[name] for own, name in placed.inputs.items() if name in state}
         found = _stage(model, placed, given)
         if found is None:
             return None
-        known |= dict.fromkeys(placed.outputs.values(), found)
-    return known.get(layer.end)
+        state |= dict.fromkeys(placed.outputs.values(), found)
+    return state.get(layer.end)
 
 
 def _stage(model: Model, placed: Placed, given: dict[str, Moments]) -> Moments | None:
     values = {own: model.parameters[name] for own, name in placed.inputs.items() if name in model.parameters}
-    name = _known(placed.layer)
-    if name == "linear" and [*given] == ["x"]:
+    kind = known(placed.layer)
+    if kind is products.linear and [*given] == ["x"]:
         one, gain = given["x"], float((values["W"] ** 2).sum() / len(values["W"]))
         return Moments(gain * one.q + float(np.mean(values["b"] ** 2)), float(np.mean(values["b"])), gain * one.chi)
-    if name in ("layernorm", "rmsnorm") and [*given] == ["x"]:
+    if kind in (normalisations.layernorm, normalisations.rmsnorm) and [*given] == ["x"]:
         one = given["x"]
         gain = float(np.mean(values["g"] ** 2))
         shift = values.get("bias", np.zeros(1))
-        spread = one.q - one.m**2 if name == "layernorm" else one.q
-        mean = 0.0 if name == "layernorm" else one.m / max(spread, 1e-300) ** 0.5 * float(np.mean(values["g"]))
+        spread = one.q - one.m**2 if kind is normalisations.layernorm else one.q
+        mean = (
+            0.0
+            if kind is normalisations.layernorm
+            else one.m / max(spread, 1e-300) ** 0.5 * float(np.mean(values["g"]))
+        )
         return Moments(
             gain + float(np.mean(shift**2)), mean + float(np.mean(shift)), gain / max(spread, 1e-300) * one.chi
         )
-    if name in ("add", "scaled_sum") and len(given) == 2:
-        scale = float(model.own(placed).get("scale", 1.0)) if name == "scaled_sum" else 1.0
+    if kind in (joins.add, scaled_sum()) and len(given) == 2:
+        scale = float(model.own(placed).get("scale", 1.0)) if kind is scaled_sum() else 1.0
         scales = {"x": scale, "z": 1.0}
         spread = sum(scales[own] ** 2 * (one.q - one.m**2) for own, one in given.items())
         mean = sum(scales[own] * one.m for own, one in given.items())
@@ -137,13 +141,6 @@ def _stage(model: Model, placed: Placed, given: dict[str, Moments]) -> Moments |
     if len(given) == 1 and not values and _is_elementwise(placed.layer):
         return _elementwise(model, placed, next(iter(given.values())))
     return None
-
-
-@cache
-def _known(layer: Layer) -> str:
-    """The name of a layer whose equations are those that the theory is told of here; of any other layer, none."""
-    told = (*(layers.get(name) for name in ("linear", "layernorm", "rmsnorm", "add")), scaled_sum())
-    return next((one.name for one in told if layer is one or layer.serialise() == one.serialise()), "")
 
 
 @cache

@@ -297,7 +297,7 @@ def _residual(
     if not fit:
         return []
     chain = architecture.with_residuals(model.chain, fit)
-    names = [p.scalars["scale"] for p in chain.stages if p.layer is architecture.scaled_sum() and "scale" in p.scalars]
+    names = [p.scalars["scale"] for p in chain.stages if architecture.known(p.layer) is architecture.scaled_sum()]
     added = [name for name in names if name not in {s.name for s in model.chain.spec.scalars}]
     found = []
     for words, scale in (("1", 1.0), ("1/√L", 1 / sqrt(len(parts)))):
@@ -314,7 +314,7 @@ def _normalised(
     names = [
         one.stages[0].name
         for one in parts
-        if len(one.stages) > 1 and not any(p.layer.name in architecture.NORMALISATIONS for p in one.stages)
+        if len(one.stages) > 1 and not any(architecture.normalises(p.layer) for p in one.stages)
     ]
     if not names:
         return []
