@@ -23,9 +23,10 @@ import numpy as np
 
 import jaccomp as jc
 from jaccomp import layers as L
+from jaccomp.analysis.activation import activation
 from jaccomp.analysis.model import Model
 from jaccomp.analysis.result import Result
-from jaccomp.analysis.theory import Maps, activation, critical_scales, critical_sigma_w, fixed_length, mean_field
+from jaccomp.analysis.theory import Maps, critical_scales, critical_sigma_w, fixed_length, mean_field
 
 SEED = 20161107
 DEPTH = 24

@@ -26,9 +26,10 @@ import numpy as np
 
 import jaccomp as jc
 from jaccomp import layers as L
+from jaccomp.analysis.activation import activation
 from jaccomp.analysis.model import Model
 from jaccomp.analysis.result import Result
-from jaccomp.analysis.theory import Maps, activation, critical_sigma_w, mean_field
+from jaccomp.analysis.theory import Maps, critical_sigma_w, mean_field
 from jaccomp.analysis.wide_spectra import (
     Ensemble,
     Gates,

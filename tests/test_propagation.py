@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from functools import cache
+from itertools import pairwise
 from math import exp, log, pi, sqrt
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 from scipy.integrate import quad
 from scipy.special import erf
-from sympy import Eq, tanh
+from sympy import Eq, Max, tanh
 
 import jaccomp as jc
 from jaccomp import layers as L
@@ -161,27 +162,85 @@ def test_relu_networks_grow_by_their_closed_form(sigma: float, expected: float) 
     assert found.expected.rate == pytest.approx(exact, abs=0.01)
 
 
-def test_the_expectation_of_tanh_is_the_integral() -> None:
-    """q* and χ against adaptive quadrature; weights of exact norm, so that only the trapezoid's error is left."""
-    sigma_w, sigma_b = 1.5, 0.3
-    chain = deep(L.tanh, 3)
-    width = 4
-    weights = {f"fc{k}_W": sigma_w * np.eye(width) for k in range(3)}
-    signs = {f"fc{k}_b": sigma_b * np.array([1.0, -1, 1, -1]) for k in range(3)}
-    model = Model(chain, {**weights, **signs}, backend="numpy")
+@pytest.mark.parametrize(("activation", "bends"), [("tanh", ()), ("hardtanh", (-1.0, 1.0)), ("relu", (0.0,))])
+def test_the_expectation_is_the_integral(activation: str, bends: tuple[float, ...]) -> None:
+    """Growths and q by adaptive quadrature; weights of exact norm, and biases whose mean is not 0."""
+    sigma_w, biases = 1.2, np.array([0.4, -0.2, 0.3, 0.1])
+    chain = deep(L.get(activation), 3)
+    drawn = {f"fc{k}_W": sigma_w * np.eye(4) for k in range(3)} | {f"fc{k}_b": biases for k in range(3)}
+    model = Model(chain, drawn, backend="numpy")
+    phi, slope = PHI[activation]
+    m = biases.mean()
 
     def mean(f: Any, q: float) -> float:
-        return quad(lambda z: f(sqrt(q) * z) * exp(-z * z / 2) / sqrt(2 * pi), -10, 10)[0]
+        edges = np.unique(np.clip([-12.0, *[(b - m) / sqrt(q) for b in bends], 12.0], -12, 12))
+        parts = [
+            quad(lambda z: f(m + sqrt(q) * z) * exp(-z * z / 2) / sqrt(2 * pi), *ends, epsabs=1e-13)[0]
+            for ends in pairwise(edges)
+        ]
+        return float(sum(parts))
 
-    q = 1.0
-    for _ in range(300):
-        q = sigma_w**2 * mean(lambda h: np.tanh(h) ** 2, q) + sigma_b**2
-    chi = sigma_w**2 * mean(lambda h: (1 - np.tanh(h) ** 2) ** 2, q)
-    found = expectation(model, layers(chain, "y", "x"), (q - sigma_b**2) / sigma_w**2)
+    found = expectation(model, layers(chain, "y", "x"), 0.7)
     assert found is not None
-    assert found.growths == pytest.approx([log(chi) / 2] * 3, abs=1e-5)
-    assert found.q == pytest.approx((q - sigma_b**2) / sigma_w**2, abs=1e-5)
-    assert (found.chi, found.depth_scale) == pytest.approx((chi, 1 / abs(log(chi))), rel=1e-4)
+    q, growths = 0.7, []
+    for _ in range(200):
+        variance = sigma_w**2 * q + biases.var()
+        growths.append(log(sigma_w**2 * mean(lambda h: slope(h) ** 2, variance)) / 2)
+        q = mean(lambda h: phi(h) ** 2, variance)
+    assert found.growths == pytest.approx(growths[:3], abs=1e-10)
+    assert (found.rate, found.q) == (pytest.approx(np.mean(growths[:3])), pytest.approx(q, rel=1e-5))
+    assert found.chi == pytest.approx(exp(2 * growths[-1]), rel=1e-5)
+    assert found.depth_scale == pytest.approx(1 / abs(log(found.chi)))
+
+
+@pytest.mark.parametrize("normalisation", [L.layernorm, L.rmsnorm])
+def test_the_expectation_of_a_normalisation_has_its_eps(normalisation: Any) -> None:
+    """Entries of the size of √eps are not made of size 1; measured beside it."""
+    chain, width, size = jc.chain("n", fc=L.linear, norm=normalisation), 400, 2e-3
+    rng = np.random.default_rng(0)
+    W = rng.standard_normal((width, width)) / sqrt(width)
+    drawn = {"fc_W": W, "fc_b": np.zeros(width), "norm_g": np.full(width, 1.5), "norm_bias": np.full(width, 0.1)}
+    names = {t.name for t in chain.spec.inputs}
+    model = Model(chain, {k: v for k, v in drawn.items() if k in names}, backend="numpy")
+    x = rng.standard_normal((1, width))
+    x *= size * sqrt(width) / np.linalg.norm(x)
+    found = expectation(model, layers(chain, "y", "x"), size**2)
+    eps = {"layernorm": 1e-5, "rmsnorm": 1e-6}[normalisation.name]
+    assert found is not None
+    assert found.rate == pytest.approx(log(1.5**2 / (size**2 + eps)) / 2, abs=5e-3)
+    J = model.at(x).operator()
+    assert found.rate == pytest.approx(log(np.linalg.norm(J.matmat(np.eye(width))) / sqrt(width)), abs=2e-2)
+
+
+def test_a_sum_of_what_the_same_weights_made_is_not_spoken_of() -> None:
+    """x + W x is; x + tanh(x), and W x + tanh(W x), are correlated, and would be off by a factor."""
+    own = {"fc_W": np.eye(3), "fc_b": np.zeros(3)}
+    cases = [
+        (jc.chain("a", fc=L.linear, sum=jc.stage(L.add, x="fc", z="input")), own, True),
+        (jc.chain("b", act=L.tanh, sum=jc.stage(L.add, x="act", z="input")), {}, False),
+        (jc.chain("c", fc=L.linear, act=L.tanh, sum=jc.stage(L.add, x="fc", z="act")), own, False),
+    ]
+    for chain, drawn, told in cases:
+        model = Model(chain, drawn, backend="numpy")
+        assert (expectation(model, layers(chain, "y", "x"), 1.0) is not None) == told
+
+
+def test_nothing_is_expected_where_weights_are_no_parameters() -> None:
+    model = Model(jc.chain("open", fc=L.linear, act=L.tanh), {"fc_b": np.zeros(3)}, backend="numpy")
+    assert expectation(model, layers(model.chain, "y", "x"), 1.0) is None
+
+
+def test_an_activation_of_two_axes_and_other_constants_is_spoken_of() -> None:
+    """A user's own leaky ReLU over [N, D], its slope a constant of the model: χ = σ_w² (1 + slope²)/2."""
+    N, D = jc.size("N"), jc.size("D")
+    n, i = jc.index("n", N), jc.index("i", D)
+    x, y, slope = jc.tensor("x", N, D), jc.tensor("y", N, D), jc.scalar("slope", default=0.5)
+    bent = Eq(y[n, i], Max(x[n, i], slope * x[n, i]))
+    leaky = jc.Layer("mine", inputs=[x], scalars=[slope], outputs=[y], equations=[bent])
+    chain = jc.chain("own", fc=L.linear, act=leaky)
+    model = Model(chain, {"fc_W": np.eye(3), "fc_b": np.zeros(3)}, backend="numpy", act_slope=0.2)
+    found = expectation(model, layers(chain, "y", "x"), 1.0)
+    assert found is not None and found.rate == pytest.approx(log((1 + 0.2**2) / 2) / 2, rel=1e-12)
 
 
 def test_theory_is_silent_where_it_does_not_apply() -> None:

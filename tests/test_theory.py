@@ -4,24 +4,20 @@ from __future__ import annotations
 
 import json
 import math
+from typing import Any
 
 import numpy as np
 import pytest
 from scipy.integrate import solve_ivp
 from scipy.special import erf
+from sympy import Eq
 
+import jaccomp as jc
 from jaccomp import layers as L
+from jaccomp.analysis.activation import Activation, activation
+from jaccomp.analysis.gaussian import expectation, joint_expectation
 from jaccomp.analysis.linear_dynamics import reaching_time, strength
-from jaccomp.analysis.theory import (
-    Activation,
-    Maps,
-    activation,
-    critical_scales,
-    critical_sigma_w,
-    expectation,
-    joint_expectation,
-    mean_field,
-)
+from jaccomp.analysis.theory import Maps, critical_scales, critical_sigma_w, mean_field
 from jaccomp.analysis.wide_spectra import (
     Gates,
     SlopeLaw,
@@ -154,6 +150,55 @@ def test_a_field_is_written_as_text_and_json() -> None:
 def test_layers_themselves_are_activations() -> None:
     assert mean_field(L.tanh, 1.5, 0.1) == mean_field("tanh", 1.5, 0.1)
     assert mean_field(L.hardtanh.bind(low=-2, high=2), 1.5, 0.1, length=4).length > mean_field("hardtanh", 1.5).length
+
+
+@pytest.mark.parametrize(
+    ("layer", "kinks"),
+    [
+        (L.tanh, ()),
+        (L.relu6, (0, 6)),
+        (L.softsign, (0,)),
+        (L.selu, (0,)),
+        (L.hardtanh.bind(low=-0.3, high=1.7), (-0.3, 1.7)),
+        (L.hardswish, (-3, 3)),
+        (L.hard_shrink, (-0.5, 0.5)),
+        (L.soft_shrink.bind(threshold=0.2), (-0.2, 0.2)),
+    ],
+    ids=str,
+)
+def test_kinks_are_where_equations_change_sides(layer: jc.Layer, kinks: tuple[float, ...]) -> None:
+    """Each is met; others do no harm."""
+    found = activation(layer).kinks
+    assert all(min(abs(one - k) for one in found) < 1e-12 for k in kinks)
+    assert len(found) <= len(kinks) + 1 and (kinks or not found)
+
+
+def test_expectations_over_a_bound_layer_follow_its_kinks() -> None:
+    clipped = activation(L.hardtanh.bind(low=-0.3, high=1.7))
+    inside = (math.erf(1.7 / math.sqrt(2)) + math.erf(0.3 / math.sqrt(2))) / 2
+    assert Maps(clipped, 1.0, 0.0).chi(1.0) == pytest.approx(inside, rel=1e-13)
+
+
+def one_axis(body: Any, *, scalars: Any = ()) -> jc.Layer:
+    M = jc.size("M")
+    m = jc.index("m", M)
+    x, y = jc.tensor("x", M), jc.tensor("y", M)
+    return jc.Layer("own", inputs=[x], scalars=scalars, outputs=[y], equations=[Eq(y[m], body(x[m], m, M))])
+
+
+def test_a_layer_that_differs_from_place_to_place_is_no_activation() -> None:
+    """n x[n], and x[n]/N, are diagonal too; a scalar without a default must be bound."""
+    for body in (lambda x, m, M: m * x, lambda x, m, M: x / M):
+        with pytest.raises(UsageError, match="same function of one number in each place"):
+            activation(one_axis(body))
+    assert activation(one_axis(lambda x, m, M: 2 * x)).slope(np.ones(3)) == pytest.approx([2, 2, 2])
+    gain = jc.scalar("gain")
+    own = one_axis(lambda x, m, M: gain * x, scalars=[gain])
+    with pytest.raises(UsageError, match="its scalar gain has no default"):
+        activation(own)
+    assert mean_field(own.bind(gain=2), 0.5, 0.1).chi == pytest.approx(1.0)
+    with pytest.raises(UsageError, match="it reads what was derived"):
+        activation(L.tanh.jvp())
 
 
 @pytest.mark.parametrize(

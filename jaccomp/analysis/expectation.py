@@ -1,49 +1,41 @@
 """What mean-field theory expects of a model: how squared norms of cotangents grow over each layer, in wide layers.
 
-    linear        q -> σ_w² q + σ_b²              χ -> σ_w² χ         σ_w² = ‖W‖_F² / outputs
-    elementwise   q -> E φ(h)²                    χ -> E φ'(h)² χ     h ~ N(m, q - m²)
-    layer norm    q -> mean g² + mean bias²       χ -> mean g² / (q - m²) χ
-    sum           q -> variances and means add    χ -> Σ scale² χ
-
-q is the mean square of a tensor's entries and m their mean. Weights are taken to be independent of what they meet and
-centred (Poole et al., 2016; Schoenholz et al., 2017; Yang and Schoenholz, 2017, for residual sums).
+Stages are taken one by one through the steps of `recursion`, at the parameters that the model has:
+σ_w² = ‖W‖_F² / outputs, and the means over entries of biases, gains and shifts.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 from math import log
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike
 
+from jaccomp.analysis.activation import is_elementwise, of_kernel
 from jaccomp.analysis.architecture import known, scaled_sum
+from jaccomp.analysis.recursion import (
+    Signal,
+    Spread,
+    depth_scale,
+    through_activation,
+    through_layer_norm,
+    through_rms_norm,
+    through_sum,
+    through_weights,
+)
 from jaccomp.analysis.result import Result
 from jaccomp.analysis.segments import Segment
 from jaccomp.composition import Placed
-from jaccomp.layer import Layer
 from jaccomp.layers import joins, normalisations, products
 
 if TYPE_CHECKING:
     from jaccomp.analysis.model import Model
 
-Array = NDArray[Any]
-NODES = np.linspace(-8.0, 8.0, 1601)  # a trapezoid rule, since activations have kinks: good to 1e-5
-WEIGHTS = np.exp(-(NODES**2) / 2) / np.exp(-(NODES**2) / 2).sum()
 LARGEST = 1e100  # a mean square beyond which nothing is said
 LONGEST = 200  # steps to a fixed point; at criticality q comes to it by powers of the depth only
-
-
-@dataclass(frozen=True, slots=True)
-class Moments:
-    """The mean square `q` and the mean `m` of a tensor's entries, and the growth `chi` of squared norms so far."""
-
-    q: float
-    m: float
-    chi: float
 
 
 @dataclass(frozen=True)
@@ -74,14 +66,15 @@ def expectation(
     """What theory expects of a model whose input's entries have that mean square and mean.
 
     The fixed point is sought where `settle`. None where a stage is neither linear, elementwise, a layer or RMS norm
-    over the features, nor a sum; and where numbers leave the range of floats, or no gradient is left.
+    over the features, nor a sum of what different weights made; where one of them reads a parameter that is not the
+    model's; and where numbers leave the range of floats, or no gradient is left.
     """
     if not layers:
         return None
     growths = []
-    state = Moments(square, mean, 1.0)
+    state = Signal(square, mean)
     for one in layers:
-        after = _through(model, one, Moments(state.q, state.m, 1.0))
+        after = _through(model, one, state)
         if after is None or not 0 < after.chi < LARGEST or not after.q < LARGEST:
             return None
         growths.append(log(after.chi) / 2)
@@ -90,10 +83,10 @@ def expectation(
     return Expectation(tuple(growths), float(np.mean(growths)), q, chi, depth_scale(chi))
 
 
-def _fixed(model: Model, layer: Segment, state: Moments) -> tuple[float, float]:
+def _fixed(model: Model, layer: Segment, state: Signal) -> tuple[float, float]:
     """q and χ where that layer's map has come to rest; NaN where it does not."""
     for _ in range(LONGEST):
-        after = _through(model, layer, Moments(state.q, state.m, 1.0))
+        after = _through(model, layer, state)
         if after is None or not after.q < 1e12:
             break
         if abs(after.q - state.q) <= 1e-6 * max(abs(after.q), 1e-6):
@@ -102,8 +95,9 @@ def _fixed(model: Model, layer: Segment, state: Moments) -> tuple[float, float]:
     return float("nan"), float("nan")
 
 
-def _through(model: Model, layer: Segment, start: Moments) -> Moments | None:
-    state = {layer.start: start}
+def _through(model: Model, layer: Segment, before: Signal) -> Signal | None:
+    """The signal behind a layer, and its growth over that layer alone."""
+    state = {layer.start: Signal(before.q, before.m, 1.0, frozenset([layer.start]))}
     for placed in layer.stages:
         given = {own: state[name] for own, name in placed.inputs.items() if name in state}
         found = _stage(model, placed, given)
@@ -113,50 +107,32 @@ def _through(model: Model, layer: Segment, start: Moments) -> Moments | None:
     return state.get(layer.end)
 
 
-def _stage(model: Model, placed: Placed, given: dict[str, Moments]) -> Moments | None:
+def _stage(model: Model, placed: Placed, given: dict[str, Signal]) -> Signal | None:
+    kind, constants = known(placed.layer), model.own(placed)
     values = {own: model.parameters[name] for own, name in placed.inputs.items() if name in model.parameters}
-    kind = known(placed.layer)
-    if kind is products.linear and [*given] == ["x"]:
-        one, gain = given["x"], float((values["W"] ** 2).sum() / len(values["W"]))
-        return Moments(gain * one.q + float(np.mean(values["b"] ** 2)), float(np.mean(values["b"])), gain * one.chi)
-    if kind in (normalisations.layernorm, normalisations.rmsnorm) and [*given] == ["x"]:
-        one = given["x"]
-        gain = float(np.mean(values["g"] ** 2))
-        shift = values.get("bias", np.zeros(1))
-        spread = one.q - one.m**2 if kind is normalisations.layernorm else one.q
-        mean = (
-            0.0
-            if kind is normalisations.layernorm
-            else one.m / max(spread, 1e-300) ** 0.5 * float(np.mean(values["g"]))
-        )
-        return Moments(
-            gain + float(np.mean(shift**2)), mean + float(np.mean(shift)), gain / max(spread, 1e-300) * one.chi
-        )
-    if kind in (joins.add, scaled_sum()) and len(given) == 2:
-        scale = float(model.own(placed).get("scale", 1.0)) if kind is scaled_sum() else 1.0
-        scales = {"x": scale, "z": 1.0}
-        spread = sum(scales[own] ** 2 * (one.q - one.m**2) for own, one in given.items())
-        mean = sum(scales[own] * one.m for own, one in given.items())
-        return Moments(spread + mean**2, mean, sum(scales[own] ** 2 * one.chi for own, one in given.items()))
-    if len(given) == 1 and not values and _is_elementwise(placed.layer):
-        return _elementwise(model, placed, next(iter(given.values())))
+    if len(given) + len(values) < len(placed.inputs):
+        return None
+    if kind is joins.add and len(given) == 2:
+        return through_sum(given["x"], given["z"])
+    if kind is scaled_sum() and len(given) == 2:
+        return through_sum(given["x"], given["z"], float(constants.get("scale", 1.0)))
+    if [*given] != [placed.layer.spec.inputs[0].name]:
+        return None
+    (one,) = given.values()
+    if kind is products.linear:
+        gain = spread(values["W"]).square * values["W"].shape[1]
+        return through_weights(one, gain, spread(values["b"]), frozenset([placed.inputs["W"]]))
+    eps = float(constants.get("eps", next((s.default or 0.0 for s in placed.layer.spec.scalars), 0.0)))
+    if kind is normalisations.layernorm:
+        return through_layer_norm(one, spread(values["g"]), spread(values["bias"]), eps)
+    if kind is normalisations.rmsnorm:
+        return through_rms_norm(one, spread(values["g"]), eps)
+    if is_elementwise(placed.layer):
+        return through_activation(one, of_kernel(placed.layer, model.kernels[placed.name], constants))
     return None
 
 
-@cache
-def _is_elementwise(layer: Layer) -> bool:
-    if len(layer.spec.inputs) != 1 or len(layer.spec.outputs) != 1:
-        return False
-    return layer.jacobian().certificate.words in ("diagonal", "identity")
-
-
-def _elementwise(model: Model, placed: Placed, one: Moments) -> Moments:
-    points = one.m + max(one.q - one.m**2, 0.0) ** 0.5 * NODES
-    values, pullback = model.kernels[placed.name].vjp(points, **model.own(placed))
-    slopes = pullback(np.ones_like(points))[0]
-    return Moments(float(WEIGHTS @ values**2), float(WEIGHTS @ values), float(WEIGHTS @ slopes**2) * one.chi)
-
-
-def depth_scale(chi: float) -> float:
-    """1/|log χ|: infinite at χ = 1, NaN where χ is not known."""
-    return float("nan") if not chi > 0 else float("inf") if chi == 1 else 1 / abs(log(chi))
+def spread(values: ArrayLike) -> Spread:
+    """The mean square and the mean of a parameter's entries."""
+    entries = np.asarray(values, float)
+    return Spread(float(np.mean(entries**2)), float(np.mean(entries)))

@@ -17,7 +17,7 @@ import math
 import numpy as np
 from numpy.typing import ArrayLike
 
-from jaccomp.analysis.theory import Array
+from jaccomp.analysis.gaussian import Array
 from jaccomp.errors import UsageError
 
 

@@ -10,162 +10,29 @@ inputs part (chaos).
     field = mean_field("tanh", sigma_w=1.5, sigma_b=0.1)
     field.length, field.chi, field.phase, field.gradient_depth
 
-An activation is any elementwise layer of the library, evaluated by its own kernels; expectations are Gauss-Legendre
-sums over panels that end at its kinks, where the usual Gauss-Hermite sums converge slowly.
+An activation is any elementwise layer (`activation`); the maps are the steps of `recursion`.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import cache
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Literal
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from jaccomp.analysis.activation import Activation, activation
+from jaccomp.analysis.gaussian import Array, expectation, joint_expectation
+from jaccomp.analysis.recursion import Signal, Spread, depth_scale, through_activation, through_weights
 from jaccomp.analysis.result import Result
 from jaccomp.errors import UsageError
+from jaccomp.layer import Layer
 
-if TYPE_CHECKING:
-    from jaccomp.layer import Layer
-
-Array = NDArray[np.float64]
-Function = Callable[[Array], Array]
 Phase = Literal["ordered", "critical", "chaotic"]
 
-# Where each layer of the library is not smooth: ends of panels.
-KINKS: dict[str, tuple[float, ...]] = {
-    "relu": (0.0,),
-    "relu6": (0.0, 6.0),
-    "squared_relu": (0.0,),
-    "leaky_relu": (0.0,),
-    "elu": (0.0,),
-    "selu": (0.0,),
-    "celu": (0.0,),
-    "softsign": (0.0,),
-    "hardtanh": (-1.0, 1.0),
-    "hardsigmoid": (-3.0, 3.0),
-    "hardswish": (-3.0, 3.0),
-}
-REACH = 12.0  # standard deviations; the Gaussian beyond weighs 4e-33
-NODES, JOINT_NODES = 32, 14  # of each panel, in one variable and in each of two
 SMALLEST, LARGEST = 1e-12, 1e12  # lengths beyond which a limit is taken for 0 or infinity
 CRITICAL = 1e-6  # |log χ| below which a network counts as critical
-
-
-@dataclass(frozen=True, slots=True)
-class Activation:
-    """φ and φ' as functions of arrays, and the `kinks` where φ or φ' is not smooth."""
-
-    name: str
-    value: Function
-    slope: Function
-    kinks: tuple[float, ...] = ()
-
-
-IDENTITY = Activation("linear", lambda u: u, np.ones_like)
-
-
-def activation(given: str | Layer | Activation) -> Activation:
-    """An elementwise layer, or the library's by its name, as φ and φ'; "linear" and "identity" are φ(u) = u.
-
-    Raises `UsageError` for a layer that is not a function of one array at its default scalars.
-    """
-    if isinstance(given, Activation):
-        return given
-    if isinstance(given, str):
-        if given in {"linear", "identity"}:
-            return IDENTITY
-        return _of_library(given)
-    return _of_layer(given)
-
-
-@cache
-def _of_library(name: str) -> Activation:
-    from jaccomp import layers
-
-    return _of_layer(layers.get(name))
-
-
-def _of_layer(layer: Layer) -> Activation:
-    from jaccomp.compiling import compile
-
-    spec = layer.spec
-    if len(spec.inputs) != 1 or len(spec.outputs) != 1 or any(s.default is None for s in spec.scalars):
-        raise UsageError(
-            f"mean-field theory of layer {layer.name!r}",
-            f"it reads {', '.join(t.name for t in spec.inputs)}, and an activation reads one array.",
-            "Bind the others, or pass an Activation with φ and φ'.",
-        )
-    kernel: Any = compile(layer, backend="numpy")
-    if not layer.jacobian().certificate.words.startswith("diagonal"):
-        raise UsageError(
-            f"mean-field theory of layer {layer.name!r}",
-            f"its Jacobian is {layer.jacobian().certificate.words}, and that of an activation is diagonal.",
-            "Pass an elementwise layer.",
-        )
-    return Activation(
-        layer.name,
-        lambda u: np.asarray(kernel.forward(u)),
-        lambda u: np.asarray(kernel.jvp((u,), (np.ones_like(u),))[1]),
-        KINKS.get(layer.name, ()),
-    )
-
-
-# Expectations
-
-
-def _panels(ends: Array, count: int = NODES) -> tuple[Array, Array]:
-    """Gauss-Legendre nodes and weights of N(0, 1) on the panels between `ends` [..., P + 1] -> [..., P * count]."""
-    nodes, weights = np.polynomial.legendre.leggauss(count)
-    left, right = ends[..., :-1, None], ends[..., 1:, None]
-    z = (left + right) / 2 + (right - left) / 2 * nodes
-    w = (right - left) / 2 * weights * np.exp(-(z**2) / 2) / math.sqrt(2 * math.pi)
-    flat = (*ends.shape[:-1], -1)
-    return z.reshape(flat), w.reshape(flat)
-
-
-def _marks(scale: float, kinks: Iterable[float]) -> Array:
-    """Where φ(scale·z) may change its course: its kinks, and places that are of the order of 1 before scaling."""
-    steps = 2.0 ** np.arange(-1, 7)
-    inner = np.array([*kinks, 0.0, *steps, *-steps]) / scale if scale > 0 else np.zeros(1)
-    return np.unique(np.clip(np.concatenate([inner, np.linspace(-REACH, REACH, 9)]), -REACH, REACH))
-
-
-def gaussian_rule(length: float, kinks: Iterable[float] = ()) -> tuple[Array, Array]:
-    """Nodes u and weights with Σ w f(u) = E[f(u)], u ~ N(0, q) at q = `length`, for an f with these kinks."""
-    scale = math.sqrt(length)
-    z, w = _panels(_marks(scale, kinks))
-    return scale * z, w
-
-
-def expectation(function: Function, length: float, kinks: Iterable[float] = ()) -> float:
-    """E[f(√q z)] of z ~ N(0, 1) at q = `length`; f may have kinks where it is told."""
-    u, w = gaussian_rule(length, kinks)
-    return float(w @ function(u))
-
-
-def joint_expectation(function: Function, length: float, correlation: float, kinks: Iterable[float] = ()) -> float:
-    """E[f(u₁) f(u₂)] of two Gaussians of variance q = `length` and a correlation of -1 to 1.
-
-    u₂ is integrated given u₁, with panels that follow its kinks.
-    """
-    scale, apart = math.sqrt(length), math.sqrt(max(0.0, 1 - correlation**2))
-    kinks = tuple(kinks)
-    # Near a kink, u₁ decides on which side of it u₂ lies, the more sharply the less apart they are.
-    close = [(k / scale + reach * apart) / (correlation or 1.0) for k in kinks for reach in (-8, -4, -1.5, 1.5, 4, 8)]
-    outer = np.concatenate([_marks(scale, kinks), np.clip(close, -REACH, REACH)])
-    first, weights = _panels(np.sort(outer), JOINT_NODES)
-    if apart < 1e-8:
-        return float(weights @ (function(scale * first) * function(math.copysign(scale, correlation) * first)))
-    marks = (_marks(scale, kinks)[None, :] - correlation * first[:, None]) / apart
-    fixed = np.broadcast_to(np.linspace(-REACH, REACH, 9), (first.size, 9))
-    ends = np.sort(np.clip(np.concatenate([marks, fixed], axis=1), -REACH, REACH), axis=1)
-    second, inner = _panels(ends, JOINT_NODES)
-    u = scale * (correlation * first[:, None] + apart * second)
-    return float(weights @ (function(scale * first) * np.sum(inner * function(u), axis=1)))
 
 
 # The maps from layer to layer
@@ -179,19 +46,22 @@ class Maps:
     sigma_w: float
     sigma_b: float
 
+    def step(self, q: float) -> Signal:
+        """From the pre-activations of a layer, of length q, to those of the next."""
+        return through_weights(through_activation(Signal(q), self.activation), self.sigma_w**2, Spread(self.sigma_b**2))
+
     def length(self, q: float) -> float:
         """σ_w² E[φ(√q z)²] + σ_b² (Poole et al., 2016)."""
-        one = self.activation
-        return self.sigma_w**2 * expectation(lambda u: one.value(u) ** 2, q, one.kinks) + self.sigma_b**2
+        return self.step(q).q
+
+    def chi(self, q: float) -> float:
+        """χ = σ_w² E[φ'(√q z)²]: the growth per layer of the mean square of a tangent or a cotangent."""
+        return self.step(q).chi
 
     def slope_moment(self, q: float, k: int = 1) -> float:
         """μ_k = E[φ'(√q z)^(2k)] (Pennington, Schoenholz and Ganguli, 2018)."""
         one = self.activation
         return expectation(lambda u: one.slope(u) ** (2 * k), q, one.kinks)
-
-    def chi(self, q: float) -> float:
-        """χ = σ_w² E[φ'(√q z)²]: the growth per layer of the mean square of a tangent or a cotangent."""
-        return self.sigma_w**2 * self.slope_moment(q)
 
     def length_slope(self, q: float) -> float:
         """The derivative of the length map, σ_w² E[z φ φ'] / √q."""
@@ -281,18 +151,10 @@ def mean_field(
         chi,
         phase,
         c,
-        _depth(maps.length_slope(near)),
-        _depth(maps.correlation_slope(c, near)),
-        _depth(chi),
+        depth_scale(maps.length_slope(near)),
+        depth_scale(maps.correlation_slope(c, near)),
+        depth_scale(chi),
     )
-
-
-def _depth(slope: float) -> float:
-    """The number of layers over which slope^l changes by a factor e."""
-    if slope <= 0:
-        return 0.0
-    rate = abs(math.log(slope))
-    return 1 / rate if rate > 1e-9 else math.inf
 
 
 def fixed_length(maps: Maps, start: float) -> float:

@@ -22,7 +22,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from jaccomp.analysis.theory import Array, Maps, gaussian_rule
+from jaccomp.analysis.gaussian import Array, gaussian_rule
+from jaccomp.analysis.theory import Maps
 from jaccomp.errors import UsageError
 
 Ensemble = Literal["gaussian", "orthogonal"]
