@@ -31,9 +31,10 @@ from bert import sentence_model
 from bert_numpy import sentence_vectors
 from numpy.typing import NDArray
 
+from jaccomp.analysis.densities import frobenius
 from jaccomp.analysis.model import Linearisation, Model
 from jaccomp.analysis.result import Estimate, Result, mean
-from jaccomp.analysis.spectra import frobenius, singular_values
+from jaccomp.analysis.spectra import singular_values
 from jaccomp.errors import UsageError
 
 Array = NDArray[Any]

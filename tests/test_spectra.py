@@ -11,16 +11,17 @@ from typing import Any
 
 import numpy as np
 import pytest
-from scipy.sparse.linalg import aslinearoperator
+from scipy.sparse.linalg import LinearOperator, aslinearoperator
 from scipy.special import digamma
 
 import jaccomp as jc
 from jaccomp import layers as L
-from jaccomp.analysis import spectra
+from jaccomp.analysis import densities
 from jaccomp.analysis.architecture import deep, gaussian
+from jaccomp.analysis.densities import density, frobenius, log_volume
 from jaccomp.analysis.model import Linearisation, Model, dense
 from jaccomp.analysis.products import depth_exponents, lyapunov, product_bound, stage_bound
-from jaccomp.analysis.spectra import condition, density, frobenius, log_volume, singular_values, spectrum
+from jaccomp.analysis.spectra import condition, singular_values, spectrum
 from jaccomp.errors import UsageError
 
 
@@ -71,6 +72,103 @@ def test_a_residual_bounds_the_distance_to_a_singular_value(steps: int) -> None:
     apart = np.abs(found.values[:, None] - exact()).min(axis=1)
     assert (apart <= np.sqrt(2) * found.residuals + 1e-12).all()
     assert steps > 2 or found.residuals.max() > 1e-3, "so few steps do not converge"
+
+
+METHODS = ("auto", "dense", "svds", "lobpcg")
+
+
+def low_rank(rows: int, columns: int, rank: int) -> np.ndarray:
+    rng = np.random.default_rng(rank)
+    return rng.standard_normal((rows, rank)) @ rng.standard_normal((rank, columns))
+
+
+DEGENERATE = {
+    "zero": np.zeros((90, 60)),
+    "zero and wide": np.zeros((60, 90)),
+    "rank 2": low_rank(90, 60, 2),
+    "rank 2 and wide": low_rank(60, 90, 2),
+    "identity": np.eye(60),
+    "integers": np.random.default_rng(0).integers(-3, 4, (90, 60)),
+    "float32": low_rank(90, 60, 60).astype(np.float32),
+    "tiny": 1e-200 * low_rank(90, 60, 60),
+    "huge": 1e200 * low_rank(90, 60, 60),
+}
+
+
+@pytest.mark.parametrize("which", ["largest", "smallest"])
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("name", DEGENERATE)
+def test_degenerate_operators_have_right_values_and_residuals(name: str, method: Any, which: Any) -> None:
+    """Values and orthonormality to rounding, residuals to √ε where a Gram operator gave the vectors."""
+    A = DEGENERATE[name]
+    truth = np.linalg.svd(A.astype(float), compute_uv=False)
+    size, eps = max(float(truth[0]), 1e-300), float(np.finfo(A.dtype if A.dtype.kind == "f" else float).eps)
+    expected = truth[:5] if which == "largest" else truth[-5:]
+    for given in (A, aslinearoperator(A)):
+        found = singular_values(given, 5, method=method, which=which)
+        np.testing.assert_allclose(found.values / size, expected / size, atol=100 * eps)
+        assert (found.residuals / size <= (10 * np.sqrt(eps) if method in ("svds", "lobpcg") else 100 * eps)).all()
+        for vectors in (found.left, found.right):
+            np.testing.assert_allclose(vectors.T @ vectors, np.eye(5), atol=100 * eps)
+
+
+@pytest.mark.parametrize("shape", [(1, 200), (200, 1), (1, 1)])
+def test_operators_of_one_row_or_column_have_one_singular_value(shape: tuple[int, int]) -> None:
+    A = np.random.default_rng(0).standard_normal(shape)
+    for which in ("largest", "smallest"):
+        found = singular_values(A, 1, which=which)
+        assert found.values[0] == pytest.approx(np.linalg.norm(A)) and found.residuals[0] < 1e-12
+        with pytest.raises(UsageError, match="svds finds fewer than 1"):
+            singular_values(A, 1, which=which, method="svds")
+    assert condition(A).value == pytest.approx(1)
+    assert density(A).moment(1).value == pytest.approx(float((A**2).sum()))
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("wrong", [np.nan, np.inf])
+def test_what_is_not_finite_is_refused(wrong: float, method: Any) -> None:
+    A = low_rank(90, 60, 60)
+    A[3, 4] = wrong
+    calls = [lambda J: singular_values(J, 3, method=method), spectrum, density, frobenius, log_volume, condition]
+    for call in calls:
+        with pytest.raises(UsageError, match=r"(?s)a product with the operator is NaN or infinite\..*the parameters"):
+            call(aslinearoperator(A))  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("which", ["largest", "smallest"])
+def test_where_arpack_does_not_converge_lobpcg_goes_on_with_honest_residuals(which: Any) -> None:
+    """Singular values 1e-9 apart, in 3 iterations: each found is as near to one as its residual."""
+    values = 1 + 1e-9 * np.arange(120.0)
+    found = singular_values(np.diag(values), 4, method="svds", which=which, steps=3)
+    assert found.method == "lobpcg" and found.values.shape == (4,)
+    apart = np.abs(found.values[:, None] - values).min(axis=1)
+    assert (apart <= np.sqrt(2) * found.residuals + 1e-14).all()
+    few = singular_values(np.diag(values[:18]), 4, method="svds", which=which, steps=1)
+    assert few.method in ("svds", "dense") and few.residuals.max() < 1e-13
+
+
+def test_lobpcg_that_breaks_down_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: Any, **__: Any) -> None:
+        raise ValueError("eigh has failed")
+
+    monkeypatch.setattr("scipy.sparse.linalg.lobpcg", broken)
+    with pytest.raises(UsageError, match="LOBPCG broke down: eigh has failed"):
+        singular_values(DEGENERATE["integers"], 3, method="lobpcg")
+
+
+def test_a_volume_in_single_precision_is_finite() -> None:
+    """65536 singular values from 0.05 to 1: 65536 eps is 0.008, and more than the least σ²."""
+    values = np.linspace(0.05, 1, 1 << 16, dtype=np.float32)
+    scaled = values[:, None]
+    J = LinearOperator(
+        (len(values), len(values)), dtype=np.float32,
+        matvec=lambda x: values * x.reshape(-1), rmatvec=lambda x: values * x.reshape(-1),
+        matmat=lambda x: scaled * x, rmatmat=lambda x: scaled * x,
+    )  # fmt: skip
+    truth = float(np.log(values.astype(float)).sum())
+    few, more = (log_volume(J, probes=4, steps=steps) for steps in (6, 24))
+    assert few.agrees(truth, 1) and more.agrees(truth, 1)  # signs are exact for a diagonal: the rule is all there is
+    assert more.error < few.error / 4 and more.error < 5e-3 * abs(truth)
 
 
 def test_a_spectrum_counts_its_rank() -> None:
@@ -134,7 +232,7 @@ def test_norm_and_volume_lie_within_their_errors(rows: int) -> None:
 def test_probes_beyond_the_kept_basis_run_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     J = network().operator()
     together = density(J, probes=5, steps=6)
-    monkeypatch.setattr(spectra, "BASIS", 1)
+    monkeypatch.setattr(densities, "BASIS", 1)
     np.testing.assert_allclose(density(J, probes=5, steps=6).nodes, together.nodes, rtol=1e-9)
 
 
@@ -244,7 +342,8 @@ import numpy as np
 from jaccomp import layers as L
 from jaccomp.analysis.architecture import deep, gaussian
 from jaccomp.analysis.model import Model
-from jaccomp.analysis.spectra import density, frobenius, singular_values
+from jaccomp.analysis.densities import density, frobenius
+from jaccomp.analysis.spectra import singular_values
 
 rng, width = np.random.default_rng(0), 4096
 chain = deep(L.tanh, 8)
@@ -284,6 +383,15 @@ def test_what_is_refused() -> None:
         singular_values(J, 10, method="lobpcg")
     with pytest.raises(UsageError, match="0 probes of 3 steps"):
         density(J, probes=0, steps=3)
+    with pytest.raises(UsageError, match="0 probes were asked for"):
+        frobenius(J, probes=0)
+    nothing = np.zeros((0, 5))
+    for call, said in ((singular_values, "no rows or no columns has none"), (spectrum, "has shape"), (density, "of 0")):
+        with pytest.raises(UsageError, match=said):
+            call(nothing)  # type: ignore[operator]
+    for wrong, said in ((np.ones(3), "has shape"), (1j * np.eye(3), "the operator is complex128")):
+        with pytest.raises(UsageError, match=said):
+            singular_values(wrong, 1)
     with pytest.raises(UsageError, match="3 of 2 were asked for"):
         lyapunov([np.eye(2)], 3)
     with pytest.raises(UsageError, match="1 factors, 1 skipped"):

@@ -1,12 +1,12 @@
-"""Spectra of a Jacobian that is only an operator: singular values, their density, norm, volume and condition.
+"""Singular values of a Jacobian that is only an operator, and its condition.
 
     J = model.at(x).operator()
     print(singular_values(J, 10))             σ and ‖J v - σ u‖ of each
-    density(J).expect(np.log)                 a mean over all σ², with its standard error
-    frobenius(J), log_volume(J), condition(J)
+    condition(J), spectrum(J)
 
-What is extreme comes from Krylov spaces (SciPy's `svds`) or from LOBPCG, each number with the norm of its residual;
-what is a sum over the whole spectrum comes from random probes, with a standard error. Seeds are arguments.
+They come from Krylov spaces (ARPACK) or from LOBPCG on the Gram operator, and then from the operator itself between the
+vectors found; each number has the norm of its residual. Seeds are arguments. What is a sum over the whole spectrum is
+in `densities`.
 """
 
 from __future__ import annotations
@@ -17,24 +17,26 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from jaccomp.analysis.model import dense
-from jaccomp.analysis.result import Estimate, Result, mean
+from jaccomp.analysis.result import Result
 from jaccomp.errors import UsageError
 
 Array = NDArray[Any]
 Which = Literal["largest", "smallest"]
 Method = Literal["auto", "dense", "svds", "lobpcg"]
 SMALL = 1 << 25  # bytes of a matrix that is decomposed whole
-BASIS = 1 << 28  # bytes of the Lanczos vectors that are kept at once
 
 
 @dataclass(frozen=True)
 class Triplets(Result):
     """Singular values, the largest first, with vectors `left` [rows, k] and `right` [columns, k].
 
-    `residuals` are the larger of ‖J v - σ u‖ and ‖Jᵀ u - σ v‖: some singular value lies that near to each σ.
+    Some singular value lies as near to each σ as its residual: the larger of ‖J v - σ u‖ and ‖Jᵀ u - σ v‖, of which
+    the one that stands on the shorter side counts for no more than σ. So a σ of 0 is certain by its vector on the
+    shorter side alone; the other is then any that is orthogonal to those of larger σ. `method` is the one that found
+    them, LOBPCG where ARPACK did not converge.
     """
 
     LARGE = ("left", "right")
@@ -62,72 +64,160 @@ def singular_values(
     steps: int = 1000,
     seed: int = 0,
 ) -> Triplets:
-    """The extreme singular values and vectors of an operator.
+    """The extreme singular values and vectors of an operator or a matrix.
 
-    "auto" decomposes a matrix below `SMALL` bytes whole and takes `svds` (ARPACK; Lehoucq, Sorensen and Yang, 1998)
-    for larger ones, LOBPCG (Knyazev, 2001) on the Gram operator for their smallest. `tolerance` is the relative
-    accuracy that is asked for, 0 for all there is, and `steps` bounds the iterations; what was reached is in
-    `residuals`. Raises `UsageError` where `count` is not in 1..min(shape), or the method cannot find so many.
+    "auto" decomposes a matrix below `SMALL` bytes whole; for larger ones it takes "svds", which is ARPACK (Lehoucq,
+    Sorensen and Yang, 1998) on the Gram operator as in SciPy's function of that name, and for their smallest "lobpcg"
+    (Knyazev, 2001). `tolerance` is the relative accuracy that is asked for, 0 for all there is, and `steps` bounds the
+    iterations; what was reached is in `residuals`. Where ARPACK does not converge in so many, LOBPCG goes on from what
+    it found. Raises `UsageError` where `count` is not in 1..min(shape), the method cannot find so many, or products
+    with J are not finite.
     """
+    J = as_operator(J)
     least = min(J.shape)
     if not 1 <= count <= least:
-        raise UsageError("singular values", f"{count} of {least} were asked for.", f"Ask for 1 to {least}.")
+        remedy = f"Ask for 1 to {least}." if least else "An operator of no rows or no columns has none."
+        raise UsageError("singular values", f"{count} of {least} were asked for.", remedy)
     chosen = method
     if method == "auto":
         iterative = "svds" if which == "largest" else "lobpcg"
         chosen = "dense" if _is_small(J) or 5 * count >= least else iterative  # type: ignore[assignment]
+    scale = _size(J, seed)
+    if scale == 0:
+        return _of_zero(J, count, chosen, seed)
+    unit = J * J.dtype.type(1 / scale)
     if chosen == "dense":
-        u, s, vt = np.linalg.svd(dense(J), full_matrices=False)
-        kept = slice(0, count) if which == "largest" else slice(least - count, least)
-        return _measured(J, u[:, kept], s[kept], vt[kept].T, "dense", seed)
-    found = _svds if chosen == "svds" else _lobpcg
-    return _measured(J, *found(J, count, which, tolerance, steps, seed), chosen, seed)
+        return _measured(unit, scale, *_decomposed(unit, count, which), "dense", seed)
+    if chosen == "svds" and count >= least:
+        raise UsageError("singular values", f"svds finds fewer than {least}.", "Use method='dense'.")
+    if chosen == "lobpcg" and 5 * count >= least:
+        raise UsageError(
+            "singular values", f"LOBPCG finds fewer than a fifth of {least}.", "Use method='dense' or 'svds'."
+        )
+    start = np.random.default_rng(seed).standard_normal((least, count)).astype(J.dtype)
+    if chosen == "svds":
+        found = _arpack(unit, start[:, 0], count, which, tolerance, steps)
+        if found.shape[1] == count:
+            return _measured(unit, scale, *_between(unit, found), "svds", seed)
+        if 5 * count >= least:
+            return _measured(unit, scale, *_decomposed(unit, count, which), "dense", seed)
+        start[:, : found.shape[1]] = found
+    found = _lobpcg(unit, start, which, tolerance, steps)
+    return _measured(unit, scale, *_between(unit, found), "lobpcg", seed)
+
+
+def as_operator(J: Any) -> Any:
+    """A matrix or an operator as a real, floating SciPy `LinearOperator`. Raises `UsageError` for anything else."""
+    from scipy.sparse import issparse
+    from scipy.sparse.linalg import LinearOperator, aslinearoperator
+
+    if not (issparse(J) or isinstance(J, LinearOperator)):
+        J = np.asarray(J)
+        if J.ndim != 2:
+            raise UsageError("spectrum", f"the array has shape {J.shape}.", "Pass a matrix, or an operator.")
+    if np.dtype(J.dtype).kind not in "fiub":
+        raise UsageError("spectrum", f"the operator is {J.dtype}.", "Pass a real one.")
+    found = aslinearoperator(J)
+    return found if np.dtype(J.dtype).kind == "f" else found * np.float64(1.0)
+
+
+def gram(J: Any) -> Any:
+    """JᵀJ or J Jᵀ, whichever is smaller."""
+    return J.T @ J if J.shape[0] >= J.shape[1] else J @ J.T
+
+
+def finite(product: Callable[[Array], Any], given: Array) -> Array:
+    """The product of an operator with vectors. Raises `UsageError` where it is not finite."""
+    with np.errstate(all="ignore"):
+        found = np.asarray(product(given))
+    if not np.isfinite(found).all():
+        raise UsageError(
+            "spectrum",
+            "a product with the operator is NaN or infinite.",
+            "Look for NaN, infinities or overflow in the point, the parameters, or the matrix.",
+        )
+    return found
 
 
 def _is_small(J: Any) -> bool:
     return bool(J.shape[0] * J.shape[1] * np.dtype(J.dtype).itemsize <= SMALL)
 
 
-def _svds(J: Any, count: int, which: Which, tolerance: float, steps: int, seed: int) -> tuple[Array, Array, Array]:
-    from scipy.sparse.linalg import svds
+def _size(J: Any, seed: int) -> float:
+    """A power of 2 that is near the largest entry of J z, z a random unit vector; 0 for an operator that is zero.
 
-    if count >= min(J.shape):
-        raise UsageError("singular values", f"svds finds fewer than {min(J.shape)}.", "Use method='dense'.")
-    start = np.random.default_rng(seed).standard_normal(min(J.shape)).astype(J.dtype)
-    u, s, vt = svds(J, count, which="LM" if which == "largest" else "SM", v0=start, tol=tolerance, maxiter=steps)
-    return u, s, vt.T
+    Over it, neither JᵀJ nor the square of a norm leaves the range of floats. Raises `UsageError` where J z is not
+    finite: every entry of J has a part in it.
+    """
+    z = np.random.default_rng(seed).standard_normal(J.shape[1]).astype(J.dtype)
+    largest = float(np.abs(finite(J.matvec, z / np.linalg.norm(z))).max())
+    limit = np.finfo(J.dtype).maxexp - 2
+    return 2.0 ** min(max(round(np.log2(largest)), -limit), limit) if largest else 0.0
 
 
-def _lobpcg(J: Any, count: int, which: Which, tolerance: float, steps: int, seed: int) -> tuple[Array, Array, Array]:
+def _of_zero(J: Any, count: int, method: str, seed: int) -> Triplets:
+    """Those of an operator that is zero: any orthonormal vectors."""
+    rng = np.random.default_rng(seed)
+    left, right = (np.linalg.qr(rng.standard_normal((side, count)).astype(J.dtype))[0] for side in J.shape)
+    return Triplets(np.zeros(count, J.dtype), np.zeros(count, J.dtype), left, right, method, seed)
+
+
+def _decomposed(J: Any, count: int, which: Which) -> tuple[Array, Array, Array]:
+    u, s, vt = np.linalg.svd(dense(J), full_matrices=False)
+    kept = slice(0, count) if which == "largest" else slice(len(s) - count, len(s))
+    return u[:, kept], s[kept], vt[kept].T
+
+
+def _arpack(J: Any, start: Array, count: int, which: Which, tolerance: float, steps: int) -> Array:
+    """Eigenvectors [min(shape), found] of the Gram operator; fewer than `count` where it did not converge."""
+    from scipy.sparse.linalg import ArpackError, ArpackNoConvergence, eigsh
+
+    side = "LA" if which == "largest" else "SA"
+    try:
+        return np.asarray(eigsh(gram(J), count, which=side, v0=start, tol=tolerance**2, maxiter=steps)[1])
+    except ArpackNoConvergence as stopped:
+        return np.asarray(stopped.eigenvectors).reshape(len(start), -1)
+    except ArpackError:
+        return np.empty((len(start), 0), start.dtype)
+
+
+def _lobpcg(J: Any, start: Array, which: Which, tolerance: float, steps: int) -> Array:
+    """Approximate eigenvectors [min(shape), k] of the Gram operator, from `start`.
+
+    Asked for all there is, it stops where residuals are √ε: errors of values are of the order of their squares.
+    """
     from scipy.sparse.linalg import lobpcg
 
-    if 5 * count >= min(J.shape):
-        raise UsageError(
-            "singular values", f"LOBPCG finds fewer than a fifth of {min(J.shape)}.", "Use method='dense' or 'svds'."
-        )
-    tall = J.shape[0] >= J.shape[1]
-    gram = _gram(J)
-    start = np.random.default_rng(seed).standard_normal((gram.shape[0], count)).astype(J.dtype)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # it says how far it came; `residuals` do
-        found, vectors = lobpcg(gram, start, largest=which == "largest", tol=tolerance or None, maxiter=steps)
-    s = np.sqrt(np.maximum(found, 0))
-    with np.errstate(invalid="ignore", divide="ignore"):
-        others = np.nan_to_num((J.matmat(vectors) if tall else J.rmatmat(vectors)) / s)
-    return (others, s, vectors) if tall else (vectors, s, others)
+    wanted = tolerance or float(np.sqrt(np.finfo(start.dtype).eps))
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # it says how far it came; `residuals` do
+            found = lobpcg(gram(J), start, largest=which == "largest", tol=wanted, maxiter=steps)[1]
+    except (ValueError, np.linalg.LinAlgError) as broken:
+        raise UsageError("singular values", f"LOBPCG broke down: {broken}.", "Use another method or seed.") from broken
+    return np.asarray(found)
 
 
-def _measured(J: Any, u: Array, s: Array, v: Array, method: str, seed: int) -> Triplets:
-    order = np.argsort(-s, kind="stable")
-    u, s, v = u[:, order], s[order], v[:, order]
+def _between(J: Any, vectors: Array) -> tuple[Array, Array, Array]:
+    """The singular triplets of J restricted to the span of vectors on its shorter side, by Rayleigh and Ritz."""
+    near = np.linalg.qr(vectors)[0]
+    if J.shape[0] >= J.shape[1]:
+        u, s, wt = np.linalg.svd(J.matmat(near), full_matrices=False)
+        return u, s, near @ wt.T
+    v, s, wt = np.linalg.svd(J.rmatmat(near), full_matrices=False)
+    return near @ wt.T, s, v
+
+
+def _measured(J: Any, scale: float, u: Array, s: Array, v: Array, method: str, seed: int) -> Triplets:
+    """With their residuals, those of `scale` times J."""
     ahead = np.linalg.norm(J.matmat(v) - s * u, axis=0)
     back = np.linalg.norm(J.rmatmat(u) - s * v, axis=0)
-    return Triplets(s, np.maximum(ahead, back), u, v, method, seed)
-
-
-def _gram(J: Any) -> Any:
-    """JᵀJ or J Jᵀ, whichever is smaller."""
-    return J.T @ J if J.shape[0] >= J.shape[1] else J @ J.T
+    if J.shape[0] >= J.shape[1]:
+        residuals = np.maximum(ahead, np.minimum(back, s))
+    else:
+        residuals = np.maximum(back, np.minimum(ahead, s))
+    times = s.dtype.type(scale)
+    return Triplets(times * s, times * residuals, u, v, method, seed)
 
 
 @dataclass(frozen=True)
@@ -153,142 +243,17 @@ class Spectrum(Result):
 
 
 def spectrum(J: Any) -> Spectrum:
-    """All singular values by a dense decomposition. Raises `UsageError` where the matrix is too large to form."""
+    """All singular values of an operator or a matrix, by a dense decomposition.
+
+    Raises `UsageError` where the matrix is too large to form, is empty, or is not finite.
+    """
+    J = as_operator(J)
+    if not min(J.shape):
+        raise UsageError("spectrum", f"the operator has shape {J.shape}.", "Pass one that has rows and columns.")
+    _size(J, seed=0)
     values = np.linalg.svd(dense(J), compute_uv=False)
     cutoff = max(J.shape) * float(np.finfo(values.dtype).eps) * float(values[0])
     return Spectrum(values, int((values > cutoff).sum()), cutoff)
-
-
-# Sums over the whole spectrum
-
-
-@dataclass(frozen=True)
-class Density(Result):
-    """The distribution of the squared singular values, by quadrature: `nodes` and `weights` [probes, steps].
-
-    A row's weights sum to 1; its nodes with them give the mean of f over the spectrum, for a polynomial f of degree
-    2 steps - 1 as exactly as the probe does (Golub and Meurant, 1994; Ubaru, Chen and Saad, 2017). `count` is how many
-    singular values there are, the smaller of the matrix's sides.
-    """
-
-    nodes: Array
-    weights: Array
-    count: int
-    seed: int
-
-    def expect(self, function: Callable[[Array], Any]) -> Estimate:
-        """The mean of f(σ²) over all singular values, with its standard error over probes."""
-        with np.errstate(divide="ignore", invalid="ignore"):
-            values = np.where(self.weights > 0, function(self.nodes), 0.0)
-            return mean((self.weights * values).sum(axis=1))
-
-    def moment(self, power: int) -> Estimate:
-        """The mean of σ^(2 power)."""
-        return self.expect(lambda x: x**power)
-
-    def cumulative(self, points: ArrayLike) -> tuple[Array, Array]:
-        """The share of σ² at most at each point, and its standard error over probes."""
-        below = self.nodes[:, :, None] <= np.asarray(points, float)
-        shares = (self.weights[:, :, None] * below).sum(axis=1)
-        errors = (
-            shares.std(axis=0, ddof=1) / np.sqrt(len(shares)) if len(shares) > 1 else np.full(shares.shape[1], np.nan)
-        )
-        return shares.mean(axis=0), errors
-
-    def smooth(self, points: ArrayLike, width: float) -> tuple[Array, Array]:
-        """The density of σ² seen through a Gaussian of that width (Lin, Saad and Yang, 2016), and its error."""
-        z = (np.asarray(points, float) - self.nodes[:, :, None]) / width
-        each = (self.weights[:, :, None] * np.exp(-(z**2) / 2)).sum(axis=1) / (width * np.sqrt(2 * np.pi))
-        errors = each.std(axis=0, ddof=1) / np.sqrt(len(each)) if len(each) > 1 else np.full(each.shape[1], np.nan)
-        return each.mean(axis=0), errors
-
-    @property
-    def text(self) -> str:
-        first, second = self.moment(1), self.moment(2)
-        return (
-            f"σ² of {self.count} singular values by {len(self.nodes)} probes of {self.nodes.shape[1]} steps: "
-            f"mean {first}, mean square {second}, from {self.nodes.min():.4g} to {self.nodes.max():.4g}"
-        )
-
-
-def density(J: Any, *, probes: int = 10, steps: int = 60, seed: int = 0) -> Density:
-    """The density of JᵀJ, or of J Jᵀ where that is smaller, by stochastic Lanczos quadrature with random signs.
-
-    Each probe z gives the Gauss rule of zᵀ f(JᵀJ) z from `steps` Lanczos steps with full reorthogonalisation; probes
-    run beside each other as one batch of columns. Raises `UsageError` where there is no probe or no step.
-    """
-    if probes < 1 or steps < 1:
-        raise UsageError("spectral density", f"{probes} probes of {steps} steps were asked for.", "Ask for 1 or more.")
-    n = min(J.shape)
-    steps = min(steps, n)
-    rng = np.random.default_rng(seed)
-    signs = rng.choice([-1.0, 1.0], (n, probes)).astype(J.dtype) / np.sqrt(n)
-    together = max(1, BASIS // (n * steps * np.dtype(J.dtype).itemsize))
-    gram = _gram(J)
-    rules = [_lanczos(gram, signs[:, k : k + together], steps) for k in range(0, probes, together)]
-    nodes, weights = (np.concatenate(part) for part in zip(*rules, strict=True))
-    return Density(np.maximum(nodes, 0.0), weights, n, seed)
-
-
-def _lanczos(gram: Any, start: Array, steps: int) -> tuple[Array, Array]:
-    """Nodes and weights [probes, steps] of unit columns; one that ends early has weight 0 on what it did not reach."""
-    n, probes = start.shape
-    basis = np.zeros((steps, n, probes), start.dtype)
-    diagonal, beside = np.zeros((probes, steps)), np.zeros((probes, steps))
-    alive = np.ones(probes, bool)
-    reached = np.zeros(probes, int)
-    q = start.astype(start.dtype, copy=True)
-    for k in range(steps):
-        basis[k] = q
-        reached += alive
-        w = gram.matmat(q)
-        diagonal[:, k] = np.einsum("np,np->p", q, w)
-        for _ in range(2):  # twice is enough (Giraud, Langou and Rozložník, 2005)
-            w = w - np.einsum("knp,kp->np", basis[: k + 1], np.einsum("knp,np->kp", basis[: k + 1], w))
-        length = np.linalg.norm(w, axis=0)
-        scale = np.abs(diagonal[:, : k + 1]).max(axis=1)
-        alive &= length > 10 * np.finfo(start.dtype).eps * np.maximum(scale, np.finfo(start.dtype).tiny)
-        beside[:, k] = np.where(alive, length, 0.0)
-        if not alive.any():
-            break
-        q = np.where(alive, w / np.where(alive, length, 1.0), 0.0)
-    nodes, weights = np.zeros((probes, steps)), np.zeros((probes, steps))
-    for p in range(probes):
-        m = int(reached[p])
-        off = beside[p, : m - 1]
-        values, vectors = np.linalg.eigh(np.diag(diagonal[p, :m]) + np.diag(off, 1) + np.diag(off, -1))
-        nodes[p, :m], weights[p, :m] = values, vectors[0] ** 2
-        nodes[p, m:] = values[-1]
-    return nodes, weights
-
-
-def frobenius(J: Any, *, probes: int = 30, seed: int = 0) -> Estimate:
-    """‖J‖_F by Hutchinson's estimator of tr JᵀJ (1990), with random signs; exact where there are no more columns.
-
-    The error is that of the mean of ‖J z‖², carried to its square root.
-    """
-    rows, columns = J.shape
-    n = min(rows, columns)
-    product = J.matmat if columns <= rows else J.rmatmat
-    if n <= probes:
-        return Estimate(float(np.linalg.norm(product(np.eye(n, dtype=J.dtype)))), 0.0)
-    signs = np.random.default_rng(seed).choice([-1.0, 1.0], (n, probes)).astype(J.dtype)
-    squares = mean((np.asarray(product(signs), float) ** 2).sum(axis=0))
-    norm = float(np.sqrt(squares.value))
-    return Estimate(norm, squares.error / (2 * norm) if norm else 0.0)
-
-
-def log_volume(J: Any, *, probes: int = 30, steps: int = 60, seed: int = 0) -> Estimate:
-    """½ log det JᵀJ, of J Jᵀ where that is smaller: Σ log σ, by stochastic Lanczos quadrature of the logarithm.
-
-    -∞ where a probe meets a σ² below min(shape) eps σ₁². A rule of too few steps for a wide spectrum is biased upwards,
-    since -log is convex: compare with more steps.
-    """
-    found = density(J, probes=probes, steps=steps, seed=seed)
-    limit = found.count * float(np.finfo(J.dtype).eps) * float(found.nodes.max())
-    each = found.expect(lambda x: np.log(np.where(x > limit, x, 0.0)))
-    scale = found.count / 2
-    return Estimate(scale * each.value, scale * each.error)
 
 
 @dataclass(frozen=True)
@@ -309,7 +274,11 @@ class Condition(Result):
 
 
 def condition(J: Any, *, method: Method = "auto", steps: int = 1000, seed: int = 0) -> Condition:
-    """The condition number by both ends of the spectrum; infinite where the least σ is below its own residual."""
+    """The condition number by both ends of the spectrum; infinite where the least σ is below its own residual.
+
+    Where the least did not converge, its residual large, σ_min is at most what was found, and the condition at least.
+    """
+    J = as_operator(J)
     top = singular_values(J, 1, which="largest", method=method, steps=steps, seed=seed)
     low = singular_values(J, 1, which="smallest", method=method, steps=steps, seed=seed)
     largest, smallest = float(top.values[0]), float(low.values[0])
