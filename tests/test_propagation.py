@@ -16,10 +16,10 @@ from sympy import Eq, Max, tanh
 
 import jaccomp as jc
 from jaccomp import layers as L
-from jaccomp.analysis.architecture import deep, gaussian, known, scaled_sum
+from jaccomp.analysis.architecture import deep, gaussian, known, normalised, scaled_sum
 from jaccomp.analysis.expectation import expectation
 from jaccomp.analysis.model import Model
-from jaccomp.analysis.propagation import Propagation, judge, propagate, remedies
+from jaccomp.analysis.propagation import Propagation, _changed, judge, propagate, remedies
 from jaccomp.analysis.segments import layers, segments
 from jaccomp.composition import Chain
 from jaccomp.errors import UsageError
@@ -290,6 +290,46 @@ def test_a_dead_network_vanishes_and_a_deep_one_does_not_overflow() -> None:
         return gaussian(chain, 12, rng, sigma_w=1e40)
 
     assert propagate(model, lambda rng: rng.standard_normal((3, 12)), draw=huge).verdict.word == "exploding"
+
+
+def test_what_is_not_finite_has_no_verdict() -> None:
+    """NaN in the batch or in one layer's weights is named, and not called vanishing or stable."""
+    model, chain = small()
+    with pytest.raises(UsageError, match=r"(?s)over fc5\+act5 are NaN or infinite\..*float64 reaches further"):
+        propagate(model, lambda rng: np.full((3, 12), np.nan), draws=4)
+    drawn = gaussian(chain, 12, np.random.default_rng(0))
+    broken = model.having({"fc5_W": np.where(np.eye(12) > 0, np.nan, drawn["fc5_W"])})
+    with pytest.raises(UsageError, match=r"over fc5\+act5 are NaN"):
+        propagate(broken, lambda rng: rng.standard_normal((3, 12)), draws=4)
+    with pytest.raises(UsageError, match="over b are NaN"):
+        judge(np.array([[0.0, np.nan]] * 8), ["a", "b"])
+    with pytest.raises(UsageError, match=r"band is 0 and level 0\.99"):
+        judge(np.zeros((8, 1)), ["a"], band=0)
+    with pytest.raises(UsageError, match="level 99"):
+        judge(np.zeros((8, 1)), ["a"], level=99)
+
+
+@pytest.mark.parametrize("depth", [1, 2])
+def test_a_shallow_network_of_one_row_has_a_verdict(depth: int) -> None:
+    model, chain = small(depth=depth)
+    found = propagate(model, lambda rng: rng.standard_normal((1, 12)), draw=lambda rng: gaussian(chain, 12, rng))
+    assert found.growths.shape == (12, depth) and found.verdict.word in ("vanishing", "uncertain")
+    one = propagate(model, lambda rng: rng.standard_normal((1, 12)), draws=1)
+    assert one.verdict.word == "uncertain" and np.isnan(one.verdict.rate.error)
+
+
+def test_remedies_of_a_float32_model_stay_in_float32_and_at_its_threads() -> None:
+    """A norm goes behind the weights, also where an activation stands before them; the input is no weight."""
+    chain = jc.chain("f", first=L.tanh, fc=L.linear, act=L.tanh, last=L.linear)
+    drawn = {k: v.astype(np.float32) for k, v in gaussian(chain, 8, np.random.default_rng(0)).items()}
+    model = Model(chain, drawn, backend="numpy", threads=1)
+    found = remedies(model, lambda rng: rng.standard_normal((4, 8)).astype(np.float32), draws=4)
+    whats = {one.name: one.what for one in found.ranked}
+    assert whats["normalisation"] == "layer norm behind 1 weights" and "residual sums" in whats
+    changed = _changed(model, chain, {}, {})
+    assert changed.threads == 1
+    (added,) = {p.name for p in normalised(chain, ["fc"]).stages} - {p.name for p in chain.stages}
+    assert added == "fc_norm"
 
 
 def test_results_are_text_and_json() -> None:

@@ -23,7 +23,8 @@ from jaccomp.analysis import architecture
 from jaccomp.analysis.expectation import Expectation, expectation
 from jaccomp.analysis.model import Linearisation, Model
 from jaccomp.analysis.result import Estimate, Result, mean
-from jaccomp.analysis.segments import Segment, layers
+from jaccomp.analysis.segments import Segment, layers, weighs
+from jaccomp.composition import Chain, Placed
 from jaccomp.errors import UsageError
 
 Array = NDArray[Any]
@@ -107,8 +108,8 @@ def propagate(
     """Norms of random cotangents and tangents by depth, and what they say.
 
     `batch(rng)` gives the open inputs, an array or a tuple; `draw(rng)` new parameters for each of `draws`, where None
-    keeps the model's own, so that only batches and directions vary. Raises `UsageError` for fewer than one draw, and
-    where no path leads from `wrt` to `of`.
+    keeps the model's own, so that only batches and directions vary. Raises `UsageError` for fewer than one draw, where
+    no path leads from `wrt` to `of`, where a norm is not finite, and what `judge` does.
     """
     if draws < 1:
         raise UsageError("gradient propagation", f"{draws} draws were asked for.", "Ask for 1 or more.")
@@ -146,7 +147,7 @@ def _back(at: Linearisation, parts: Sequence[Segment], rng: np.random.Generator)
     v = _direction(at.values[parts[-1].end], rng)
     for one in reversed(parts):
         v = at.vjp({one.end: v}, one.start)
-        v, step = _unit(v, at.values[one.start], rng)
+        v, step = _unit(v, at.values[one.start], rng, one.name)
         logs.append(logs[-1] + step)
     return np.array(logs[::-1])
 
@@ -155,7 +156,7 @@ def _ahead(at: Linearisation, parts: Sequence[Segment], rng: np.random.Generator
     logs = [0.0]
     t = _direction(at.values[parts[0].start], rng)
     for one in parts:
-        t, step = _unit(at.jvp({one.start: t}, one.end), at.values[one.end], rng)
+        t, step = _unit(at.jvp({one.start: t}, one.end), at.values[one.end], rng, one.name)
         logs.append(logs[-1] + step)
     return np.array(logs)
 
@@ -165,12 +166,20 @@ def _direction(like: Array, rng: np.random.Generator) -> Array:
     return np.asarray(t / np.linalg.norm(t))
 
 
-def _unit(t: Array, like: Array, rng: np.random.Generator) -> tuple[Array, float]:
+def _unit(t: Array, like: Array, rng: np.random.Generator, layer: str) -> tuple[Array, float]:
     """The direction of t and the logarithm of its norm; one that died goes on as a new direction."""
     norm = float(np.linalg.norm(t))
-    if not norm > 0:
-        return _direction(like, rng), NOTHING
-    return t / norm, float(np.log(norm))
+    if not np.isfinite(norm):
+        raise _not_finite(layer)
+    return (t / norm, float(np.log(norm))) if norm > 0 else (_direction(like, rng), NOTHING)
+
+
+def _not_finite(layers: str) -> UsageError:
+    return UsageError(
+        "gradient propagation",
+        f"norms over {layers} are NaN or infinite.",
+        "Look for NaN, infinities or overflow in the batch and the parameters; float64 reaches further.",
+    )
 
 
 def _typical(found: Sequence[Expectation | None]) -> Expectation | None:
@@ -186,9 +195,19 @@ def judge(growths: Array, names: Sequence[str], *, band: float = 0.05, level: fl
     """The verdict on growths [draws, layers] of cotangents.
 
     Resamples of few draws vary too little: their deviations are widened by √(n/(n - 3)), which gives them the variance
-    of Student's t. Fewer than 4 draws are always uncertain.
+    of Student's t. Fewer than 4 draws are always uncertain. Raises `UsageError` for a growth that is not finite, and
+    for a band or a level that makes no sense.
     """
     count, depth = growths.shape
+    if not (band > 0 and 0.5 <= level <= 1):
+        raise UsageError(
+            "verdict on gradients",
+            f"band is {band} and level {level}.",
+            "A band is a positive rate, a level a share of 0.5 to 1.",
+        )
+    lost = [names[k] for k in range(depth) if not np.isfinite(growths[:, k]).all()]
+    if lost:
+        raise _not_finite(", ".join(lost))
     rates = growths.mean(axis=1)
     rate = mean(rates)
     if count < 4:
@@ -272,7 +291,7 @@ def _scaled(
     def measured(log_scale: float) -> Verdict:
         def scaled(rng: np.random.Generator) -> Mapping[str, ArrayLike]:
             drawn = draw(rng)
-            return {k: np.exp(log_scale) * np.asarray(v) if k in weights else v for k, v in drawn.items()}
+            return {k: float(np.exp(log_scale)) * np.asarray(v) if k in weights else v for k, v in drawn.items()}
 
         return propagate(model, batch, draw=scaled, **options).verdict
 
@@ -301,8 +320,7 @@ def _residual(
     added = [name for name in names if name not in {s.name for s in model.chain.spec.scalars}]
     found = []
     for words, scale in (("1", 1.0), ("1/√L", 1 / sqrt(len(parts)))):
-        constants = {**model.constants, **dict.fromkeys(added, scale)}
-        changed = Model(chain, model.parameters, backend=model.backend, **constants)
+        changed = _changed(model, chain, {}, dict.fromkeys(added, scale))
         verdict = propagate(changed, batch, draw=draw, **_ends(changed, model, options)).verdict
         found.append(Remedy("residual sums", f"branches times {words} in {len(fit)} layers", verdict))
     return found
@@ -311,23 +329,33 @@ def _residual(
 def _normalised(
     model: Model, batch: Batch, draw: Draw, at: Linearisation, parts: Sequence[Segment], options: Mapping[str, Any]
 ) -> list[Remedy]:
-    names = [
-        one.stages[0].name
-        for one in parts
-        if len(one.stages) > 1 and not any(architecture.normalises(p.layer) for p in one.stages)
+    plain = [
+        one for one in parts if len(one.stages) > 1 and not any(architecture.normalises(p.layer) for p in one.stages)
     ]
-    if not names:
+    behind = {one.name: one for one in (_first_weight(model.chain, part, parts[0].start) for part in plain) if one}
+    if not behind:
         return []
-    chain = architecture.normalised(model.chain, names)
+    chain = architecture.normalised(model.chain, behind)
     extra: dict[str, Array] = {}
     for placed in chain.stages:
-        if placed.name in {f"{name}_norm" for name in names}:
-            before = next(p for p in model.chain.stages if f"{p.name}_norm" == placed.name)
-            width = at.values[next(iter(before.outputs.values()))].shape[-1]
-            extra |= {placed.inputs["g"]: np.ones(width), placed.inputs["bias"]: np.zeros(width)}
-    changed = Model(chain, {**model.parameters, **extra}, backend=model.backend, **model.constants)
+        name = placed.name.removesuffix("_norm")
+        if name in behind and name != placed.name:
+            like = at.values[next(iter(behind[name].outputs.values()))]
+            ones = np.ones(like.shape[-1], like.dtype)
+            extra |= {placed.inputs["g"]: ones, placed.inputs["bias"]: np.zeros_like(ones)}
+    changed = _changed(model, chain, extra, {})
     verdict = propagate(changed, batch, draw=draw, **_ends(changed, model, options)).verdict
-    return [Remedy("normalisation", f"layer norm behind {len(names)} weights", verdict)]
+    return [Remedy("normalisation", f"layer norm behind {len(behind)} weights", verdict)]
+
+
+def _first_weight(chain: Chain, part: Segment, wrt: str) -> Placed | None:
+    return next((one for one in part.stages if weighs(chain, one, wrt)), None)
+
+
+def _changed(model: Model, chain: Chain, parameters: Mapping[str, Array], constants: Mapping[str, float]) -> Model:
+    """The model of a changed chain, with what that has more."""
+    own = {**model.parameters, **parameters}
+    return Model(chain, own, backend=model.backend, threads=model.threads, **{**model.constants, **constants})
 
 
 def _ends(changed: Model, model: Model, options: Mapping[str, Any]) -> dict[str, Any]:

@@ -62,27 +62,25 @@ def segments(chain: Chain, of: str, wrt: str) -> tuple[Segment, ...]:
 def layers(chain: Chain, of: str, wrt: str) -> tuple[Segment, ...]:
     """The segments joined so that each starts where a weight is read: a layer is a weight and what follows it.
 
-    A weight is an input of a stage that is the chain's own, real and of rank 2 or more. A chain that has none has a
-    layer for each segment.
+    A chain that has no weights has a layer for each segment.
     """
     found = segments(chain, of, wrt)
-    inner = {name for one in chain.stages for name in one.outputs.values()}
-    first = {tensor.name: len(tensor.shape) for tensor in chain.spec.inputs if tensor.dtype == "real"}
-
-    def weighs(one: Segment) -> bool:
-        names = {name for placed in one.stages for name in placed.inputs.values()} - inner - {wrt}
-        return any(first.get(name, 0) >= 2 for name in names)
-
-    if not any(map(weighs, found)):
+    weighed = [any(weighs(chain, placed, wrt) for placed in one.stages) for one in found]
+    if not any(weighed):
         return found
-    joined: list[list[Segment]] = []
-    for one in found:
-        opens = weighs(one) and any(map(weighs, joined[-1])) if joined else True
-        joined.append([one]) if opens else joined[-1].append(one)
+    # What stands before the first weight belongs to the first layer.
+    opening = [k for k in range(len(found)) if weighed[k]][1:]
+    joined = [found[start:end] for start, end in pairwise([0, *opening, len(found)])]
     return tuple(
         Segment(group[0].start, group[-1].end, tuple(placed for one in group for placed in one.stages))
         for group in joined
     )
+
+
+def weighs(chain: Chain, placed: Placed, wrt: str) -> bool:
+    """Does the stage read a weight: an input of the chain, but `wrt`, that is real and of rank 2 or more?"""
+    own = {tensor.name for tensor in chain.spec.inputs if tensor.dtype == "real" and len(tensor.shape) >= 2} - {wrt}
+    return not own.isdisjoint(placed.inputs.values())
 
 
 def _between(chain: Chain, start: str, end: str) -> tuple[Placed, ...]:
