@@ -300,6 +300,21 @@ def test_exponents_of_one_repeated_matrix_are_its_eigenvalues() -> None:
     np.testing.assert_allclose(found.exponents, np.log([2, 1, 0.5]), atol=1e-9)
 
 
+def test_exponents_of_integer_and_of_dead_factors() -> None:
+    """Arnold's cat map, whose eigenvalues are the golden ratio's squares; what ends at 0 shrinks without bound."""
+    found = lyapunov([[[2, 1], [1, 1]]] * 60, 2, skip=20)
+    np.testing.assert_allclose(found.exponents, np.array([1, -1]) * np.log((3 + 5**0.5) / 2), rtol=1e-12)
+    dead = lyapunov([np.eye(2), np.zeros((2, 2)), np.eye(2)])
+    assert dead.exponents[0] == -np.inf and "grows 0 times" in str(dead)
+
+
+def test_a_dead_product_is_not_called_loose() -> None:
+    at = network()
+    dead = at.model.having({"fc2_W": np.zeros((48, 48))}).at(at.values["x"])
+    found = product_bound(dead)
+    assert (found.norm, found.product, found.looseness) == (0.0, 0.0, 1.0)
+
+
 def test_exponents_of_a_deep_and_of_a_recurrent_chain() -> None:
     at = network()
     found = depth_exponents(at, count=2)
@@ -392,7 +407,13 @@ def test_what_is_refused() -> None:
     for wrong, said in ((np.ones(3), "has shape"), (1j * np.eye(3), "the operator is complex128")):
         with pytest.raises(UsageError, match=said):
             singular_values(wrong, 1)
-    with pytest.raises(UsageError, match="3 of 2 were asked for"):
+    with pytest.raises(UsageError, match=r"3 were asked for, and factor 0 has shape \(2, 2\)"):
         lyapunov([np.eye(2)], 3)
+    with pytest.raises(UsageError, match=r"2 were asked for, and factor 1 has shape \(1, 3\)"):
+        lyapunov([np.ones((3, 3)), np.ones((1, 3))], 2)
+    with pytest.raises(UsageError, match=r"factor 1 has shape \(2, 2\), and the one before it 3 rows"):
+        lyapunov([np.ones((3, 3)), np.eye(2)])
+    with pytest.raises(UsageError, match="NaN or infinite"):
+        lyapunov([np.full((2, 2), np.nan)])
     with pytest.raises(UsageError, match="1 factors, 1 skipped"):
         lyapunov([np.eye(2)], 1, skip=1)

@@ -15,11 +15,13 @@ from sympy import Eq
 import jaccomp as jc
 from jaccomp import layers as L
 from jaccomp.analysis.activation import Activation, activation
-from jaccomp.analysis.gaussian import expectation, joint_expectation
+from jaccomp.analysis.gaussian import expectation, gaussian_rule, joint_expectation
 from jaccomp.analysis.linear_dynamics import reaching_time, strength
+from jaccomp.analysis.recursion import depth_scale
 from jaccomp.analysis.theory import Maps, critical_scales, critical_sigma_w, mean_field
 from jaccomp.analysis.wide_spectra import (
     Gates,
+    Moments,
     SlopeLaw,
     finite_moments,
     fuss_catalan,
@@ -49,6 +51,27 @@ def test_expectations_of_one_gaussian_are_the_closed_forms(q: float) -> None:
     square = q * inside - edge + (1 - inside)  # ∫ u² inside, 1 outside
     assert expectation(lambda u: hardtanh.slope(u) ** 2, q, hardtanh.kinks) == pytest.approx(inside, rel=1e-12)
     assert expectation(lambda u: hardtanh.value(u) ** 2, q, hardtanh.kinks) == pytest.approx(square, rel=1e-9)
+
+
+@pytest.mark.parametrize("steep", [1.0, 30.0, 500.0])
+@pytest.mark.parametrize("q", [1e-4, 1.0, 1e4, 1e8])
+def test_steep_activations_are_integrated_like_others(q: float, steep: float) -> None:
+    """erf(k u) at q is erf(u) at k² q."""
+    scaled = Activation("steep", lambda u: erf(steep * u), lambda u: steep * ERF.slope(steep * u))
+    u, w = gaussian_rule(q)
+    z = 2 * steep**2 * q
+    assert float(w @ scaled.value(u) ** 2) == pytest.approx(2 / math.pi * math.asin(z / (1 + z)), rel=1e-10)
+    slopes = 4 * steep**2 / math.pi / math.sqrt(1 + 2 * z)
+    assert expectation(lambda u: scaled.slope(u) ** 2, q) == pytest.approx(slopes, rel=1e-10)
+
+
+@pytest.mark.parametrize(("mean", "variance"), [(0.7, 1e-6), (-2.0, 3.0), (5.0, 0.0), (0.3, 1e6)])
+def test_expectations_about_a_mean_are_the_closed_forms(mean: float, variance: float) -> None:
+    relu, s = activation("relu"), math.sqrt(variance)
+    above = (1 + math.erf(mean / (s * math.sqrt(2)))) / 2 if s else 1.0
+    edge = s / math.sqrt(2 * math.pi) * math.exp(-(mean**2) / (2 * variance)) if s else 0.0
+    assert expectation(relu.slope, variance, relu.kinks, mean) == pytest.approx(above, rel=1e-12)
+    assert expectation(relu.value, variance, relu.kinks, mean) == pytest.approx(mean * above + edge, rel=1e-12)
 
 
 @pytest.mark.parametrize("c", [-1.0, -0.5, 0.0, 0.3, 0.9, 0.999, 1.0])
@@ -138,6 +161,45 @@ def test_the_line_of_relu_is_one_point() -> None:
     np.testing.assert_allclose(sigma_b, 0, atol=1e-5)
     with pytest.raises(UsageError, match=r"does not reach σ_b = 0\.1"):
         critical_sigma_w("relu", 0.1)
+
+
+def test_the_line_of_an_activation_that_is_not_0_at_0_starts_at_a_length_of_its_own() -> None:
+    """σ_b² there is the least at which the line has any; softplus has none at all."""
+    for bias in (0.0, 0.3, 1.0):
+        line = critical_sigma_w("sigmoid", bias)
+        assert mean_field("sigmoid", line, bias).chi == pytest.approx(1, abs=1e-9)
+    with pytest.raises(UsageError, match=r"does not reach σ_b = 0\.0"):
+        critical_sigma_w("softplus", 0.0)
+    with pytest.raises(UsageError, match="σ_b is -1"):
+        critical_sigma_w("tanh", -1)
+    with pytest.raises(UsageError, match="a length is 0, negative"):
+        critical_scales("tanh", [1.0, 0.0])
+    flat = Activation("flat", np.zeros_like, np.zeros_like)
+    sigma_w, sigma_b = critical_scales(flat, 1.0)
+    assert np.isinf(sigma_w) and np.isnan(sigma_b)
+
+
+@pytest.mark.parametrize("q", [1e-9, 1e-3])
+def test_a_small_fixed_length_is_as_exact_as_a_large_one(q: float) -> None:
+    field = mean_field("linear", 0.5, math.sqrt(0.75 * q))
+    assert field.length == pytest.approx(q, rel=1e-11)
+
+
+def test_networks_of_no_weights_and_flat_activations_have_a_field() -> None:
+    for field in (mean_field("tanh", 0.0), mean_field(Activation("flat", np.zeros_like, np.zeros_like), 1.0)):
+        assert (field.length, field.chi, field.phase, field.correlation) == (0.0, 0.0, "ordered", 1.0)
+        assert field.correlation_depth == field.gradient_depth == 0.0
+    grown = mean_field(Activation("exp", np.exp, np.exp), 0.5, 0.1)
+    assert (grown.length, grown.phase) == (math.inf, "chaotic") and math.isnan(grown.correlation)
+    with pytest.raises(UsageError, match=r"is NaN or infinite at length 1\.0"):
+        mean_field(Activation("log", np.log, lambda u: 1 / u), 1.0)
+
+
+def test_depth_scales() -> None:
+    assert [depth_scale(x) for x in (0.0, 1.0, math.exp(-0.5), -math.exp(-0.5), math.e)] == [
+        0.0, math.inf, pytest.approx(2), pytest.approx(2), pytest.approx(1),
+    ]  # fmt: skip
+    assert math.isnan(depth_scale(math.nan))
 
 
 def test_a_field_is_written_as_text_and_json() -> None:
@@ -318,9 +380,22 @@ def test_the_atom_of_projections_between_rotations() -> None:
     assert np.mean((s > 1e-9) & (s < 0.5)) == pytest.approx(found.cumulative(0.5) - found.zero, abs=0.01)
 
 
-def test_singular_values_of_zero_are_refused() -> None:
-    with pytest.raises(UsageError, match="must be positive"):
-        spectrum("gaussian", 1.0, SlopeLaw(np.ones(1), np.ones(1)), 3, [0.0, 1.0])
+@pytest.mark.parametrize("values", [[0.0, 1.0], [], [1.0, math.nan], [1.0, math.inf]])
+def test_singular_values_that_have_no_density_are_refused(values: list[float]) -> None:
+    with pytest.raises(UsageError, match="must be positive and finite"):
+        spectrum("gaussian", 1.0, SlopeLaw(np.ones(1), np.ones(1)), 3, values)
+
+
+def test_networks_without_a_spectrum_are_refused() -> None:
+    one, none = SlopeLaw(np.ones(1), np.ones(1)), SlopeLaw(np.zeros(1), np.ones(1))
+    for sigma_w, law, depth in ((1.0, one, 0), (0.0, one, 2), (1.0, none, 2)):
+        with pytest.raises(UsageError, match="a layer or more, positive σ_w"):
+            spectrum("gaussian", sigma_w, law, depth, [1.0])
+    with pytest.raises(UsageError, match="the width is 0"):
+        finite_moments("gaussian", 1.0, [Gates(1, 1)], 0)
+    with pytest.raises(UsageError, match="the depth is 0"):
+        fuss_catalan(0)
+    assert wide_moments("gaussian", 1.0, [Gates(0, 0), Gates(1, 1)]) == Moments(0.0, 0.0)
 
 
 # Learning
@@ -339,7 +414,20 @@ def test_strengths_solve_their_differential_equation(layers: int) -> None:
     np.testing.assert_allclose(reaching_time(found, s, start, layers), times, atol=1e-5)
 
 
-@pytest.mark.parametrize(("target", "start", "layers"), [(1.0, 0.0, 2), (1.0, 1.0, 2), (1.0, 0.1, 0)])
+@pytest.mark.parametrize(("target", "start", "layers"), [(1, 0, 2), (1, 1, 2), (1, 0.1, 0), (math.inf, 0.1, 2)])
 def test_dynamics_that_never_start_are_refused(target: float, start: float, layers: int) -> None:
     with pytest.raises(UsageError, match="between 0 and the strength"):
         strength([0.0], target, start, layers)
+    with pytest.raises(UsageError, match="between 0 and the strength"):
+        reaching_time([0.5], target, start, layers)
+
+
+@pytest.mark.parametrize("layers", [1, 2, 3])
+def test_times_and_strengths_beyond_the_dynamics_are_refused(layers: int) -> None:
+    for times in ([-1.0], [math.nan]):
+        with pytest.raises(UsageError, match="a time is negative or NaN"):
+            strength(times, 1.0, 0.1, layers)
+    for strengths in ([1.0], [-0.1], [math.nan]):
+        with pytest.raises(UsageError, match=r"not between 0 and 1\.0"):
+            reaching_time(strengths, 1.0, 0.1, layers)
+    np.testing.assert_allclose(strength([0.0, 1e6], 1.0, 0.1, layers), [0.1, 1.0], rtol=1e-9)

@@ -34,7 +34,8 @@ def gaussian_rule(variance: float, kinks: Iterable[float] = (), mean: float = 0.
 def expectation(function: Function, variance: float, kinks: Iterable[float] = (), mean: float = 0.0) -> float:
     """E[f(u)] of u ~ N(mean, variance); f may have kinks where it is told."""
     u, w = gaussian_rule(variance, kinks, mean)
-    return float(w @ function(u))
+    with np.errstate(over="ignore", invalid="ignore"):  # what is infinite or NaN is said by the value
+        return float(w @ function(u))
 
 
 def joint_expectation(function: Function, variance: float, correlation: float, kinks: Iterable[float] = ()) -> float:
@@ -49,14 +50,17 @@ def joint_expectation(function: Function, variance: float, correlation: float, k
     close = [(k + reach * apart) / (correlation or 1.0) for k in ratios for reach in (-8, -4, -1.5, 1.5, 4, 8)]
     outer = np.concatenate([_marks(scale, kinks), np.clip(close, -REACH, REACH)])
     first, weights = _panels(np.sort(outer), JOINT_NODES)
-    if apart < 1e-8:
-        return float(weights @ (function(scale * first) * function(math.copysign(scale, correlation) * first)))
+    with np.errstate(over="ignore", invalid="ignore"):
+        here = weights * function(scale * first)
+        if apart < 1e-8:
+            return float(here @ function(math.copysign(scale, correlation) * first))
     marks = (_marks(scale, kinks)[None, :] - correlation * first[:, None]) / apart
     fixed = np.broadcast_to(np.linspace(-REACH, REACH, 9), (first.size, 9))
     ends = np.sort(np.clip(np.concatenate([marks, fixed], axis=1), -REACH, REACH), axis=1)
     second, inner = _panels(ends, JOINT_NODES)
     u = scale * (correlation * first[:, None] + apart * second)
-    return float(weights @ (function(scale * first) * np.sum(inner * function(u), axis=1)))
+    with np.errstate(over="ignore", invalid="ignore"):
+        return float(here @ np.sum(inner * function(u), axis=1))
 
 
 @cache
@@ -77,6 +81,6 @@ def _panels(ends: Array, count: int = NODES) -> tuple[Array, Array]:
 
 def _marks(scale: float, kinks: Iterable[float], mean: float = 0.0) -> Array:
     """Where f(mean + scale·z) may change its course: its kinks, and where its argument is of the order of 1."""
-    steps = 2.0 ** np.arange(-1, 7)
+    steps = 2.0 ** np.array([-9, -7, -5, -3, *range(-1, 7)])
     inner = (np.array([*kinks, 0.0, *steps, *-steps]) - mean) / scale if scale > 0 else np.zeros(1)
     return np.unique(np.clip(np.concatenate([inner, np.linspace(-REACH, REACH, 9)]), -REACH, REACH))

@@ -20,16 +20,20 @@ from numpy.typing import ArrayLike
 from jaccomp.analysis.gaussian import Array
 from jaccomp.errors import UsageError
 
+WHAT = "learning dynamics of a deep linear network"
+
 
 def strength(times: ArrayLike, target: float, start: float, layers: int) -> Array:
     """The strength u of a mode of strength `target` = s at each of `times`, from u = `start`.
 
     One layer: s + (u₀ - s) e^(-t). Two: s / (1 + (s/u₀ - 1) e^(-2st)) (Saxe et al., 2014). More: the
-    inverse of `reaching_time`, tabulated, to 1e-6 of s. Raises `UsageError` unless 0 < start < target and there is
-    a layer.
+    inverse of `reaching_time`, tabulated, to 1e-6 of s. Raises `UsageError` unless 0 < start < target, there is a
+    layer, and no time is negative.
     """
     _check(target, start, layers)
     t = np.asarray(times, dtype=float)
+    if not np.all(t >= 0):
+        raise UsageError(WHAT, "a time is negative or NaN.", "Pass times from 0, when the strength is `start`.")
     if layers == 1:
         return np.asarray(target + (start - target) * np.exp(-t))
     if layers == 2:
@@ -47,10 +51,12 @@ def reaching_time(strengths: ArrayLike, target: float, start: float, layers: int
 
     t = F(u) - F(u₀), where F is ∫ du / (m u^(2 - 2/m) (s - u)): log[u/(s - u)]/(2s) for two layers. For more, with
     a = u^(1/m) it is ∫ a^(1-m) / (s - a^m) da: a^(2-m) / (s (2-m)) from the pole at 0, and -log(a - r) / (m r^(2m-2))
-    from each of the m roots r of s. Raises `UsageError` unless 0 < start < target.
+    from each of the m roots r of s. Raises `UsageError` unless 0 < start < target and strengths lie between 0 and s.
     """
     _check(target, start, layers)
     u = np.asarray(strengths, dtype=float)
+    if not np.all((u > 0) & (u < target)):
+        raise UsageError(WHAT, f"a strength is not between 0 and {target}.", "None else is reached in finite time.")
     return _time(u, target - u, target, layers) - _time(np.array(start), np.array(target - start), target, layers)
 
 
@@ -70,9 +76,9 @@ def _time(u: Array, left: Array, target: float, layers: int) -> Array:
 
 
 def _check(target: float, start: float, layers: int) -> None:
-    if not (0 < start < target and layers >= 1):
+    if not (0 < start < target < math.inf and layers >= 1):
         raise UsageError(
-            "learning dynamics of a deep linear network",
+            WHAT,
             f"the mode has strength {target}, starts at {start}, and there are {layers} layers.",
             "The start must lie between 0 and the strength, and a network has 1 layer or more.",
         )

@@ -11,14 +11,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from math import exp, log, prod
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from jaccomp.analysis.result import Result
 from jaccomp.analysis.segments import Segment, layers, segments
-from jaccomp.analysis.spectra import singular_values
+from jaccomp.analysis.spectra import as_operator, finite, singular_values
 from jaccomp.composition import Placed
 from jaccomp.errors import UsageError
 
@@ -62,7 +62,9 @@ class ProductBound(Result):
     @property
     def looseness(self) -> float:
         """How many times the product of norms exceeds the norm of the product; at least 1."""
-        return self.product / self.norm if self.norm else float("inf")
+        if self.norm == 0:
+            return float("inf") if self.product else 1.0
+        return self.product / self.norm
 
     @property
     def bound(self) -> float | None:
@@ -88,9 +90,17 @@ class ProductBound(Result):
 
 
 def product_bound(
-    at: Linearisation, of: str | None = None, wrt: str | None = None, *, by: str = "segments", seed: int = 0
+    at: Linearisation,
+    of: str | None = None,
+    wrt: str | None = None,
+    *,
+    by: Literal["segments", "layers"] = "segments",
+    seed: int = 0,
 ) -> ProductBound:
-    """Each factor's spectral norm against that of the product ∂of/∂wrt; `by="layers"` joins what follows a weight."""
+    """Each factor's spectral norm against that of the product ∂of/∂wrt; `by="layers"` joins what follows a weight.
+
+    Raises what `singular_values` and `segments` do.
+    """
     target, source = of or at.model.outputs[-1], wrt or at.model.inputs[0]
     parts = (layers if by == "layers" else segments)(at.model.chain, target, source)
     found = []
@@ -141,7 +151,8 @@ def stage_bound(at: Linearisation, placed: Placed, output: str, own: str) -> Bou
 class Lyapunov(Result):
     """The rates λ₁ >= λ₂ >= ... at which a product of Jacobians stretches, per factor, with their standard errors.
 
-    Errors are those of means over batches of consecutive factors, since neighbours may depend on each other.
+    Errors are those of means over batches of consecutive factors, since neighbours may depend on each other: about 20
+    batches of 40 factors or more; of fewer, every factor counts as independent.
     """
 
     exponents: Array
@@ -161,22 +172,32 @@ def lyapunov(factors: Iterable[Any], count: int = 1, *, skip: int = 0, seed: int
     """The first Lyapunov exponents of ... J₃ J₂ J₁ by repeated QR (Benettin et al., 1980).
 
     `factors` are operators or matrices in the order in which they act, any iterable of them. The first `skip` align the
-    frame and are not counted. Raises `UsageError` where none is left, or `count` exceeds their size.
+    frame and are not counted. Raises `UsageError` where none is left, `count` exceeds their sides, one does not fit the
+    one before it, or a product is not finite.
     """
     frame: Array | None = None
     logs: list[Array] = []
-    for one in factors:
+    for k, given in enumerate(factors):
+        one = as_operator(given)
+        if not 1 <= count <= min(one.shape):
+            raise UsageError(
+                "Lyapunov exponents",
+                f"{count} were asked for, and factor {k} has shape {one.shape}.",
+                "Ask for as many as every factor has rows and columns.",
+            )
         if frame is None:
-            if not 1 <= count <= one.shape[1]:
-                raise UsageError(
-                    "Lyapunov exponents", f"{count} of {one.shape[1]} were asked for.", "Ask for as many as columns."
-                )
             start = np.random.default_rng(seed).standard_normal((one.shape[1], count)).astype(one.dtype)
             frame = np.linalg.qr(start)[0]
-        frame, r = np.linalg.qr(one @ frame)
+        if one.shape[1] != len(frame):
+            raise UsageError(
+                "Lyapunov exponents",
+                f"factor {k} has shape {one.shape}, and the one before it {len(frame)} rows.",
+                "Pass factors in the order in which they act.",
+            )
+        frame, r = np.linalg.qr(finite(one.matmat, frame))
         with np.errstate(divide="ignore"):
             logs.append(np.log(np.abs(np.diag(r)).astype(float)))
-    counted = np.array(logs[skip:])
+    counted = np.array(logs[max(skip, 0) :])
     if not len(counted):
         raise UsageError("Lyapunov exponents", f"{len(logs)} factors, {skip} skipped.", "Pass more factors.")
     length = max(1, len(counted) // 20) if len(counted) >= 40 else 1

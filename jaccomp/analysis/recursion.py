@@ -18,6 +18,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from jaccomp.analysis.activation import Activation
 from jaccomp.analysis.gaussian import gaussian_rule
 
@@ -56,10 +58,10 @@ def through_weights(one: Signal, gain: float, bias: Spread, drawn: frozenset[str
 
 def through_activation(one: Signal, phi: Activation) -> Signal:
     u, weights = gaussian_rule(one.variance, phi.kinks, one.m)
-    values, slopes = phi.value(u), phi.slope(u)
-    return replace(
-        one, q=float(weights @ values**2), m=float(weights @ values), chi=float(weights @ slopes**2) * one.chi
-    )
+    with np.errstate(over="ignore", invalid="ignore"):  # an infinite mean square is said by its value
+        values, slopes = phi.value(u), phi.slope(u)
+        square, mean, steep = float(weights @ values**2), float(weights @ values), float(weights @ slopes**2)
+    return replace(one, q=square, m=mean, chi=steep * one.chi)
 
 
 def through_layer_norm(one: Signal, gain: Spread, shift: Spread, eps: float) -> Signal:

@@ -75,9 +75,10 @@ class Maps:
         return both / self.length(q)
 
     def correlation_slope(self, c: float, q: float) -> float:
-        """The derivative of the correlation map; at c = 1 and the fixed length it is χ."""
+        """The derivative of the correlation map, at c = 1 and the fixed length χ; 0 where no signal is left."""
         one = self.activation
-        return self.sigma_w**2 * joint_expectation(one.slope, q, c, one.kinks) * q / self.length(q)
+        after = self.length(q)
+        return self.sigma_w**2 * joint_expectation(one.slope, q, c, one.kinks) * q / after if after > 0 else 0.0
 
     def lengths(self, first: float, depth: int) -> Array:
         """q[1] ... q[depth] of the pre-activations, from that of the first layer."""
@@ -129,7 +130,8 @@ def mean_field(
     """The fixed point that a network reaches from the length `length` of its first pre-activations, and all that it
     decides. A length that is a fixed point itself stays: every one is, for linear networks of σ_w = 1 and σ_b = 0.
 
-    Raises `UsageError` for scales that are negative or not finite, and for a length that is not positive.
+    Raises `UsageError` for scales that are negative or not finite, for a length that is not positive, and for an
+    activation that is not finite there.
     """
     if not (0 <= sigma_w < math.inf and 0 <= sigma_b < math.inf and 0 < length < math.inf):
         raise UsageError(
@@ -138,6 +140,13 @@ def mean_field(
             "Scales are 0 or more, and a length is positive.",
         )
     maps = Maps(activation(given), float(sigma_w), float(sigma_b))
+    first = maps.step(length)
+    if not (math.isfinite(first.q) and math.isfinite(first.chi)):
+        raise UsageError(
+            f"mean-field theory of {maps.activation.name!r}",
+            f"E[φ²] or E[φ'²] is NaN or infinite at length {length}.",
+            "Pass an activation that is finite on the whole line, or a smaller length.",
+        )
     q = fixed_length(maps, length)
     near = min(max(q, SMALLEST), LARGEST)
     chi = maps.chi(near)
@@ -171,17 +180,22 @@ def fixed_length(maps: Maps, start: float) -> float:
     near, far = start, start * factor
     while SMALLEST <= far <= LARGEST:
         if excess(far) * here <= 0:
-            return float(brentq(excess, min(near, far), max(near, far), xtol=1e-14 * start, rtol=1e-13))
+            low, high = min(near, far), max(near, far)
+            return float(brentq(excess, low, high, xtol=1e-14 * low, rtol=1e-13))
         near, far = far, far * factor
     return 0.0 if here < 0 else math.inf
 
 
 def fixed_correlation(maps: Maps, q: float) -> float:
-    """The stable fixed point of the correlation map at a length: 1 in order; in chaos, one below."""
+    """The stable fixed point of the correlation map at a length: 1 in order; in chaos, one below.
+
+    NaN where the moments of the activation there are infinite.
+    """
     from scipy.optimize import brentq
 
-    if maps.correlation_slope(1.0, q) <= math.exp(CRITICAL):
-        return 1.0
+    slope = maps.correlation_slope(1.0, q)
+    if math.isnan(slope) or slope <= math.exp(CRITICAL):
+        return math.nan if math.isnan(slope) else 1.0
 
     def excess(c: float) -> float:
         return maps.correlation(c, q) - c
@@ -199,33 +213,45 @@ def fixed_correlation(maps: Maps, q: float) -> float:
 def critical_scales(given: str | Layer | Activation, lengths: ArrayLike) -> tuple[Array, Array]:
     """The order-to-chaos line χ = 1 by its length q*: σ_w and σ_b for each, NaN where no σ_b serves.
 
-    σ_w² = 1 / E[φ'²] and σ_b² = q - σ_w² E[φ²] (Pennington, Schoenholz and Ganguli, 2017).
+    σ_w² = 1 / E[φ'²] and σ_b² = q - σ_w² E[φ²] (Pennington, Schoenholz and Ganguli, 2017). Raises `UsageError` for a
+    length that is not positive.
     """
     one = activation(given)
     q = np.asarray(lengths, dtype=float)
-    squares = np.array([expectation(lambda u: one.value(u) ** 2, float(each), one.kinks) for each in q.flat])
-    slopes = np.array([expectation(lambda u: one.slope(u) ** 2, float(each), one.kinks) for each in q.flat])
-    bias = q - (squares / slopes).reshape(q.shape)
-    bias = np.where(np.abs(bias) < 1e-12 * q, 0.0, bias)
-    return (slopes**-0.5).reshape(q.shape), np.sqrt(np.where(bias >= 0, bias, np.nan))
+    if not np.all((q > 0) & np.isfinite(q)):
+        raise UsageError("order-to-chaos line", "a length is 0, negative or not finite.", "Pass positive lengths.")
+    found = np.array([_critical(one, float(each)) for each in q.flat]).reshape(*q.shape, 2)
+    return found[..., 0], np.sqrt(np.where(found[..., 1] >= 0, found[..., 1], np.nan))
+
+
+def _critical(one: Activation, q: float) -> tuple[float, float]:
+    """σ_w and σ_b² on the order-to-chaos line at a length; σ_w is infinite where φ is flat, σ_b² may be negative."""
+    after = Maps(one, 1.0, 0.0).step(q)
+    if after.chi == 0:
+        return math.inf, -math.inf
+    bias = q - after.q / after.chi
+    return after.chi**-0.5, 0.0 if abs(bias) < 1e-12 * q else bias
 
 
 def critical_sigma_w(given: str | Layer | Activation, sigma_b: float) -> float:
-    """σ_w on the order-to-chaos line at this σ_b. Raises `UsageError` where the line does not reach it, as for ReLU
-    with any bias."""
+    """σ_w on the order-to-chaos line at this σ_b, at the least length where there are several.
+
+    Raises `UsageError` where the line does not reach it, as for ReLU with any bias, and for a negative σ_b.
+    """
     from scipy.optimize import brentq
 
     one = activation(given)
-    if sigma_b == 0:
-        return float(critical_scales(one, SMALLEST)[0])
+    what = f"order-to-chaos line of {one.name!r}"
+    if not 0 <= sigma_b < math.inf:
+        raise UsageError(what, f"σ_b is {sigma_b}.", "Pass 0 or more.")
 
     def excess(log_length: float) -> float:
-        bias = critical_scales(one, math.exp(log_length))[1]
-        return float(bias) - sigma_b if math.isfinite(bias) else -sigma_b
+        return max(_critical(one, math.exp(log_length))[1], -LARGEST) - sigma_b**2
 
-    low, high = math.log(SMALLEST), math.log(1e6)
-    if excess(high) < 0:
-        raise UsageError(
-            f"order-to-chaos line of {one.name!r}", f"it does not reach σ_b = {sigma_b}.", "Pass a smaller σ_b."
-        )
-    return float(critical_scales(one, math.exp(float(brentq(excess, low, high, xtol=1e-13))))[0])
+    grid = np.linspace(math.log(SMALLEST), math.log(1e6), 60)
+    above = np.array([excess(one) >= 0 for one in grid.tolist()])
+    if not above.any():
+        raise UsageError(what, f"it does not reach σ_b = {sigma_b}.", "Pass another σ_b.")
+    k = int(np.argmax(above))
+    log_length = grid[0] if k == 0 else brentq(excess, grid[k - 1], grid[k], xtol=1e-13)
+    return _critical(one, math.exp(float(log_length)))[0]

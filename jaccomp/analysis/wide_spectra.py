@@ -59,6 +59,8 @@ def wide_moments(ensemble: Ensemble, sigma_w: float, gates: Sequence[Gates]) -> 
     Gaussian weights and 0 for orthogonal ones (Pennington, Schoenholz and Ganguli, 2018)."""
     own = 1.0 if _checked(ensemble) == "gaussian" else 0.0
     mean = math.prod(sigma_w**2 * one.first for one in gates)
+    if mean == 0:
+        return Moments(0.0, 0.0)
     return Moments(mean, mean**2 * sum(one.second / one.first**2 - 1 + own for one in gates))
 
 
@@ -71,8 +73,11 @@ def finite_moments(ensemble: Ensemble, sigma_w: float, gates: Sequence[Gates], w
         orthogonal W     a ↦ a,                   b ↦ b,             c = (N b + 2a)/(N + 2)
         then D           a ↦ μ_1² a + (μ_2 - μ_1²) c,                b ↦ μ_1² b + (μ_2 - μ_1²) c/N
 
-    by the second moments of Wishart matrices and of vectors that are uniform on the sphere.
+    by the second moments of Wishart matrices and of vectors that are uniform on the sphere. Raises `UsageError` for a
+    width below 1.
     """
+    if width < 1:
+        raise UsageError("moments at a finite width", f"the width is {width}.", "Pass 1 or more.")
     n = float(width)
     gaussian = _checked(ensemble) == "gaussian"
     a = b = mean = 1.0
@@ -144,11 +149,20 @@ def spectrum(
     It is followed by Newton's method from a large imaginary w, where u is known, to each s, largest first; `blur`
     is the phase of w that remains. Where d² = max d² has a weight p, the product has an atom at the top of weight
     1 - L (1 - p) if that is positive and the weights are orthogonal; its blurred peak is taken off the density.
-    Raises `UsageError` for values that are not positive.
+    Raises `UsageError` for values that are not positive and finite, and for a network whose Jacobian is 0, or that has
+    no layer.
     """
-    grid = np.sort(np.asarray(values, dtype=float))
-    if grid.size == 0 or not grid[0] > 0:
-        raise UsageError("spectrum", "singular values must be positive.", "Leave 0 out: its share is `zero`.")
+    grid = np.sort(np.asarray(values, dtype=float).ravel())
+    if grid.size == 0 or not np.all((grid > 0) & np.isfinite(grid)):
+        raise UsageError(
+            "spectrum", "singular values must be positive and finite.", "Leave 0 out: its share is `zero`."
+        )
+    if depth < 1 or not 0 < sigma_w < math.inf or not law.values[-1] > 0 or not blur > 0:
+        raise UsageError(
+            "spectrum",
+            f"depth is {depth}, σ_w {sigma_w}, blur {blur}, the greatest slope² {law.values[-1]}.",
+            "Pass a layer or more, positive σ_w and blur, and slopes that are not all 0.",
+        )
     power = 1 - depth + (depth if _checked(ensemble) == "gaussian" else 0)
     zero = float(law.weights[law.values <= 1e-12].sum())
     largest = (sigma_w * math.sqrt(law.values[-1])) ** depth
@@ -208,8 +222,10 @@ def fuss_catalan(depth: int, points: int = 400) -> tuple[Array, Array]:
     """The singular values of a product of `depth` Gaussian matrices of σ_w = 1 and their density, in closed form.
 
     s² = sin^(L+1)((L+1)φ) / (sin φ sin^L(Lφ)), of density sin²φ sin^(L-1)(Lφ) / (π sin^L((L+1)φ)), 0 < φ < π/(L+1)
-    (Haagerup and Möller, 2013; for L = 1, the quarter circle).
+    (Haagerup and Möller, 2013; for L = 1, the quarter circle). Both are [points]. Raises `UsageError` for no matrix.
     """
+    if depth < 1:
+        raise UsageError("Fuss-Catalan law", f"the depth is {depth}.", "Pass 1 or more.")
     phi = np.linspace(0, math.pi / (depth + 1), points + 2)[1:-1][::-1]
     squares = np.sin((depth + 1) * phi) ** (depth + 1) / (np.sin(phi) * np.sin(depth * phi) ** depth)
     density = np.sin(phi) ** 2 * np.sin(depth * phi) ** (depth - 1) / (math.pi * np.sin((depth + 1) * phi) ** depth)
