@@ -27,6 +27,7 @@ from jaccomp import layers as L
 from jaccomp.analysis.linear_dynamics import strength
 from jaccomp.analysis.model import Model
 from jaccomp.analysis.result import Result
+from jaccomp.errors import UsageError
 
 SEED = 20131220
 STRENGTHS = (4.0, 3.0, 2.0, 1.0)
@@ -131,6 +132,8 @@ def learn_random(layers: int, *, rate: float, scale: float = 0.002, until: float
     times, measured = train(network(layers), given, random(rng, layers, scale), rate, until, records=120)
     start, columns = 1e-6, []
     for s, u in zip(STRENGTHS, measured.T, strict=True):
+        if not (np.isfinite(u).all() and u.max() > s / 2):
+            raise UsageError("deep linear network", f"its mode of strength {s:g} was not learned.", "Lower the rate.")
         after = int(np.argmax(u > s / 2))
         half = np.interp(s / 2, u[after - 1 : after + 1], times[after - 1 : after + 1])
         clock = np.linspace(0.0, 400.0 / s, 200001)

@@ -290,6 +290,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--width", type=int, default=400)
     parser.add_argument("--draws", type=int, default=6)
     options = parser.parse_args(arguments)
+    if options.draws < 2:
+        parser.error("standard errors need 2 draws or more")
     name, size = options.activation, (options.width, options.draws)
     model = network(name)
     growths, lines = [], []

@@ -35,8 +35,8 @@ from jaccomp.analysis.wide_spectra import (
     Gates,
     SlopeLaw,
     finite_moments,
-    spectrum,
     wide_moments,
+    wide_spectrum,
 )
 
 SEED = 20171112
@@ -293,7 +293,7 @@ def distribution_figure(values: Mapping[tuple[Case, int], np.ndarray]) -> tuple[
             s = np.where(np.abs(values[case, depth] / top - 1) < 1e-9, top, values[case, depth])  # rounding in an atom
             nonzero = s[s > 1e-14 * s[-1]]
             low, high = max(1e-4, np.quantile(nonzero, 0.02) / 2), nonzero[-1] * 1.15
-            theory = spectrum(case.ensemble, case.sigma_w, law, depth, np.geomspace(low, 2 * high, 600))
+            theory = wide_spectrum(case.ensemble, case.sigma_w, law, depth, np.geomspace(low, 2 * high, 600))
             rest = nonzero[nonzero != theory.largest] if theory.top else nonzero
             edges = np.geomspace(min(low, 0.3), high, 41)
             counts = np.histogram(rest, edges)[0] / s.size / np.diff(np.log10(edges))
@@ -338,6 +338,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--draws", type=int, default=24)
     parser.add_argument("--width", type=int, default=400)
     options = parser.parse_args(arguments)
+    if options.draws < 2:
+        parser.error("standard errors need 2 draws or more")
     rows = compare(measure(grid(), (10, 20), options.width, options.draws, progress=True), options.width)
     print(f"width {options.width}, {options.draws} draws, seed {SEED}")
     print(table(rows))

@@ -16,11 +16,13 @@ from sympy import Eq, Max, tanh
 
 import jaccomp as jc
 from jaccomp import layers as L
+from jaccomp.analysis.activation import activation as activated
 from jaccomp.analysis.architecture import deep, gaussian, known, normalised, scaled_sum
 from jaccomp.analysis.expectation import expectation
 from jaccomp.analysis.model import Model
 from jaccomp.analysis.propagation import Propagation, _changed, judge, propagate, remedies
 from jaccomp.analysis.segments import layers, segments
+from jaccomp.analysis.theory import Maps
 from jaccomp.composition import Chain
 from jaccomp.errors import UsageError
 
@@ -191,6 +193,20 @@ def test_the_expectation_is_the_integral(activation: str, bends: tuple[float, ..
     assert (found.rate, found.q) == (pytest.approx(np.mean(growths[:3])), pytest.approx(q, rel=1e-5))
     assert found.chi == pytest.approx(exp(2 * growths[-1]), rel=1e-5)
     assert found.depth_scale == pytest.approx(1 / abs(log(found.chi)))
+
+
+@pytest.mark.parametrize("activation", ["tanh", "gelu", "hardtanh", "softplus"])
+def test_a_model_is_expected_what_the_theory_says_of_its_scales(activation: str) -> None:
+    sigma_w, sigma_b, first, depth = 1.4, 0.3, 0.8, 5
+    chain = deep(L.get(activation), depth)
+    drawn: dict[str, Any] = {}
+    for k in range(depth):
+        drawn |= {f"fc{k}_W": sigma_w * np.eye(4), f"fc{k}_b": sigma_b * np.array([1.0, -1, 1, -1])}
+    model = Model(chain, drawn, backend="numpy")
+    found = expectation(model, layers(chain, "y", "x"), (first - sigma_b**2) / sigma_w**2)
+    maps = Maps(activated(activation), sigma_w, sigma_b)
+    chis = [maps.chi(q) for q in maps.lengths(first, depth)]
+    assert found is not None and found.growths == pytest.approx(np.log(chis) / 2, rel=1e-11)
 
 
 @pytest.mark.parametrize("normalisation", [L.layernorm, L.rmsnorm])

@@ -18,6 +18,7 @@ import pytest
 
 from jaccomp.analysis.model import dense
 from jaccomp.analysis.theory import critical_sigma_w, mean_field
+from jaccomp.errors import UsageError
 
 FOLDER = Path(__file__).parent.parent / "examples"
 
@@ -161,3 +162,15 @@ def test_from_small_random_weights_modes_rise_in_the_same_shape() -> None:
     assert order == sorted(order)  # the strongest first
     figure, numbers = it.dynamics_figure([learned])
     assert len(figure.axes) == 1 and numbers[0]["layers"] == 2
+
+
+def test_what_was_not_learned_has_no_shape() -> None:
+    with pytest.raises(UsageError, match="its mode of strength 4 was not learned"):
+        example("learning_dynamics").learn_random(2, rate=8e-3, until=0.1)
+
+
+@pytest.mark.parametrize("name", ["signal_propagation", "order_to_chaos"])
+def test_one_draw_has_no_standard_error(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        example(name).main(["--draws", "1"])
+    assert "standard errors need 2 draws" in capsys.readouterr().err

@@ -19,6 +19,7 @@ from jaccomp import layers as L
 from jaccomp.analysis import densities
 from jaccomp.analysis.architecture import deep, gaussian
 from jaccomp.analysis.densities import density, frobenius, log_volume
+from jaccomp.analysis.depth import at_depths
 from jaccomp.analysis.model import Linearisation, Model, dense
 from jaccomp.analysis.products import depth_exponents, lyapunov, product_bound, stage_bound
 from jaccomp.analysis.spectra import condition, singular_values, spectrum
@@ -357,6 +358,7 @@ import numpy as np
 from jaccomp import layers as L
 from jaccomp.analysis.architecture import deep, gaussian
 from jaccomp.analysis.model import Model
+from jaccomp.analysis.depth import at_depths
 from jaccomp.analysis.densities import density, frobenius
 from jaccomp.analysis.spectra import singular_values
 
@@ -417,3 +419,12 @@ def test_what_is_refused() -> None:
         lyapunov([np.full((2, 2), np.nan)])
     with pytest.raises(UsageError, match="1 factors, 1 skipped"):
         lyapunov([np.eye(2)], 1, skip=1)
+
+
+def test_norms_by_depth_need_a_draw() -> None:
+    at = network(depth=2, width=8, rows=2)
+    found = at_depths(at, "y", "x", draws=2, seed=0)
+    assert [len(one) for one in found.singular_values] == [1, 16, 16, 16, 16] and found.singular_values[0] == 1
+    assert found.cotangents[-1] == pytest.approx(1)
+    with pytest.raises(UsageError, match="0 draws were asked for"):
+        at_depths(at, "y", "x", draws=0, seed=0)

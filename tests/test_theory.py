@@ -25,8 +25,8 @@ from jaccomp.analysis.wide_spectra import (
     SlopeLaw,
     finite_moments,
     fuss_catalan,
-    spectrum,
     wide_moments,
+    wide_spectrum,
 )
 from jaccomp.errors import UsageError
 
@@ -334,7 +334,7 @@ def test_finite_moments_become_the_wide_ones(ensemble: str) -> None:
 def test_spectra_of_gaussian_products_are_fuss_and_catalans(depth: int) -> None:
     s, density = fuss_catalan(depth)
     inner = slice(60, -20)  # off the edge, where the blur shows
-    found = spectrum("gaussian", 1.0, SlopeLaw(np.ones(1), np.ones(1)), depth, s[inner], blur=1e-7)
+    found = wide_spectrum("gaussian", 1.0, SlopeLaw(np.ones(1), np.ones(1)), depth, s[inner], blur=1e-7)
     np.testing.assert_allclose(found.density, density[inner], rtol=1e-5)
 
 
@@ -353,7 +353,7 @@ def test_spectra_have_the_moments_that_are_known(name: str, ensemble: str, depth
     wide = wide_moments(ensemble, sigma_w, [Gates.of(maps, q)] * depth)  # type: ignore[arg-type]
     law = SlopeLaw.of(maps, q)
     s = np.geomspace(0.02, 20, 1500)
-    found = spectrum(ensemble, sigma_w, law, depth, s, blur=1e-5)  # type: ignore[arg-type]
+    found = wide_spectrum(ensemble, sigma_w, law, depth, s, blur=1e-5)  # type: ignore[arg-type]
     mean, square = (
         np.trapezoid(found.density * s**k, s) + found.top * found.largest**k for k in (2, 4)
     )  # below 0.02 they have no weight to speak of
@@ -367,7 +367,7 @@ def test_spectra_have_the_moments_that_are_known(name: str, ensemble: str, depth
 
 def test_the_atom_of_projections_between_rotations() -> None:
     law = SlopeLaw(np.array([0.0, 1.0]), np.array([0.05, 0.95]))
-    found = spectrum("orthogonal", 1.0, law, 4, np.geomspace(0.01, 0.8, 300))
+    found = wide_spectrum("orthogonal", 1.0, law, 4, np.geomspace(0.01, 0.8, 300))
     assert (found.top, found.largest) == (pytest.approx(0.8), 1.0)
     rng, n = np.random.default_rng(0), 400
     J = np.eye(n)
@@ -383,14 +383,14 @@ def test_the_atom_of_projections_between_rotations() -> None:
 @pytest.mark.parametrize("values", [[0.0, 1.0], [], [1.0, math.nan], [1.0, math.inf]])
 def test_singular_values_that_have_no_density_are_refused(values: list[float]) -> None:
     with pytest.raises(UsageError, match="must be positive and finite"):
-        spectrum("gaussian", 1.0, SlopeLaw(np.ones(1), np.ones(1)), 3, values)
+        wide_spectrum("gaussian", 1.0, SlopeLaw(np.ones(1), np.ones(1)), 3, values)
 
 
 def test_networks_without_a_spectrum_are_refused() -> None:
     one, none = SlopeLaw(np.ones(1), np.ones(1)), SlopeLaw(np.zeros(1), np.ones(1))
     for sigma_w, law, depth in ((1.0, one, 0), (0.0, one, 2), (1.0, none, 2)):
         with pytest.raises(UsageError, match="a layer or more, positive σ_w"):
-            spectrum("gaussian", sigma_w, law, depth, [1.0])
+            wide_spectrum("gaussian", sigma_w, law, depth, [1.0])
     with pytest.raises(UsageError, match="the width is 0"):
         finite_moments("gaussian", 1.0, [Gates(1, 1)], 0)
     with pytest.raises(UsageError, match="the depth is 0"):

@@ -16,6 +16,7 @@ from jaccomp.analysis.result import Result
 from jaccomp.analysis.segments import segments
 from jaccomp.analysis.spectra import spectrum
 from jaccomp.analysis.stages import cotangents
+from jaccomp.errors import UsageError
 
 if TYPE_CHECKING:
     from jaccomp.analysis.model import Linearisation
@@ -30,8 +31,8 @@ class Depths(Result):
     """At each of `tensors`, from the input on: a sample's singular values, `[samples, k]`, and cotangent norms.
 
     `singular_values[d]` are those of ∂tensors[d]/∂input, all of them where `whole[d]`, else the largest alone; the
-    first, of the input by itself, are 1. `cotangents` [samples, depths] are root mean square norms ‖∂L/∂tensors[d]‖
-    over random unit cotangents of the output.
+    first, of the input by itself, stand as a single 1. `cotangents` [samples, depths] are root mean square norms
+    ‖∂L/∂tensors[d]‖ over random unit cotangents of the output.
     """
 
     tensors: tuple[str, ...]
@@ -63,7 +64,9 @@ def cuts(chain: Chain, of: str, wrt: str) -> tuple[str, ...]:
 
 
 def at_depths(at: Linearisation, of: str, wrt: str, *, draws: int, seed: int | tuple[int, ...]) -> AtDepths:
-    """A sample's spectra and norms, with `draws` random cotangents."""
+    """A sample's spectra and norms, with `draws` random cotangents. Raises `UsageError` for no draw."""
+    if draws < 1:
+        raise UsageError("norms by depth", f"{draws} draws were asked for.", "Ask for 1 or more.")
     rng = np.random.default_rng(seed)
     names = cuts(at.model.chain, of, wrt)
     values = [_values(at, name, wrt) for name in names[1:]]
@@ -72,7 +75,7 @@ def at_depths(at: Linearisation, of: str, wrt: str, *, draws: int, seed: int | t
         v = rng.standard_normal(at.values[of].shape).astype(at.values[of].dtype)
         known = cotangents(at, {of: v / np.linalg.norm(v)}, wrt)
         squares += [float(np.vdot(known[name], known[name])) for name in names]
-    return AtDepths((np.ones(min(at.values[wrt].size, 1)), *values), np.sqrt(squares / draws))
+    return AtDepths((np.ones(1), *values), np.sqrt(squares / draws))
 
 
 def _values(at: Linearisation, of: str, wrt: str) -> Array:

@@ -9,7 +9,7 @@ is free (Hanin and Nica, 2020).
     gates = [Gates.of(maps, q) for q in maps.lengths(first, depth)]
     wide_moments("gaussian", sigma_w, gates)              infinite width: χ^L and its spread
     finite_moments("gaussian", sigma_w, gates, width)     the same, expected at a width
-    spectrum("orthogonal", sigma_w, law, depth, values)   the density of the singular values
+    wide_spectrum("orthogonal", sigma_w, law, depth, values)   the density of the singular values
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ class SlopeLaw:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Spectrum:
+class WideSpectrum:
     """The density of singular values at `values`; a share `zero` of them are 0, and a share `top` are `largest`."""
 
     values: Array
@@ -136,9 +136,9 @@ class Spectrum:
         return np.asarray(smooth + self.top * (x >= self.largest * (1 - 1e-12)), dtype=float)
 
 
-def spectrum(
+def wide_spectrum(
     ensemble: Ensemble, sigma_w: float, law: SlopeLaw, depth: int, values: ArrayLike, *, blur: float = 1e-4
-) -> Spectrum:
+) -> WideSpectrum:
     """The density of the singular values of J at infinite width, all layers having the same law of slopes.
 
     Written with u, where m = M(u) is the moment generating function of one layer's d², the S-transforms' product is
@@ -215,7 +215,7 @@ def spectrum(
         m = image(u)[0]
         peak = top * largest**2 / (np.exp(there) - largest**2) if top else 0.0
         found[k] = max(0.0, -(m - peak).imag / math.pi) * 2 / grid[k]
-    return Spectrum(grid, found, zero, largest, top)
+    return WideSpectrum(grid, found, zero, largest, top)
 
 
 def fuss_catalan(depth: int, points: int = 400) -> tuple[Array, Array]:
