@@ -14,7 +14,7 @@ from sympy import Eq
 
 import jaccomp as jc
 from jaccomp import layers as L
-from jaccomp.analysis.activation import Activation, activation
+from jaccomp.analysis.activation import Activation, activation, kinks
 from jaccomp.analysis.gaussian import expectation, gaussian_rule, joint_expectation
 from jaccomp.analysis.linear_dynamics import reaching_time, strength
 from jaccomp.analysis.recursion import depth_scale
@@ -215,7 +215,7 @@ def test_layers_themselves_are_activations() -> None:
 
 
 @pytest.mark.parametrize(
-    ("layer", "kinks"),
+    ("layer", "where"),
     [
         (L.tanh, ()),
         (L.relu6, (0, 6)),
@@ -228,11 +228,15 @@ def test_layers_themselves_are_activations() -> None:
     ],
     ids=str,
 )
-def test_kinks_are_where_equations_change_sides(layer: jc.Layer, kinks: tuple[float, ...]) -> None:
+def test_kinks_are_where_equations_change_sides(layer: jc.Layer, where: tuple[float, ...]) -> None:
     """Each is met; others do no harm."""
     found = activation(layer).kinks
-    assert all(min(abs(one - k) for one in found) < 1e-12 for k in kinks)
-    assert len(found) <= len(kinks) + 1 and (kinks or not found)
+    assert all(min(abs(one - k) for one in found) < 1e-12 for k in where)
+    assert len(found) <= len(where) + 1 and (where or not found)
+
+
+def test_kinks_may_be_at_infinity() -> None:
+    assert kinks(L.hardtanh, (("low", np.float64(-0.5)), ("high", math.inf))) == (-0.5,)
 
 
 def test_expectations_over_a_bound_layer_follow_its_kinks() -> None:

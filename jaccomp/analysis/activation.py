@@ -125,17 +125,21 @@ def _formula(layer: Layer) -> sp.Expr | None:
 
 @cache
 def kinks(layer: Layer, scalars: tuple[tuple[str, Any], ...]) -> tuple[float, ...]:
-    """Where an elementwise layer may not be smooth, at the scalars of these names and values, in order.
+    """Where an elementwise layer may not be smooth, in order, at these names and values of its scalars.
 
     Those are the roots of what its choices compare, as far as that is a polynomial of the input.
     """
     formula = _formula(layer)
     assert formula is not None
-    values = {s: sp.Rational(str(value)) for s in layer.spec.scalars for name, value in scalars if s.name == name}
-    fixed = formula.xreplace(values)
+    given = dict(scalars)
+    fixed = formula.xreplace({s: _number(given[s.name]) for s in layer.spec.scalars})
     compared = [one for node in sp.preorder_traversal(fixed) for one in _compared(node)]
     found = {root for one in compared for branch in _branches(one) for root in _roots(branch)}
     return tuple(sorted(found))
+
+
+def _number(value: Any) -> sp.Expr:
+    return sp.Rational(str(value)) if np.isfinite(value) else sp.Float(value)
 
 
 def _compared(node: Any) -> Iterator[sp.Expr]:

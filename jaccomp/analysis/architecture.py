@@ -9,8 +9,8 @@ What a layer is, linear or a normalisation, is told by its equations, never by i
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from dataclasses import replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any
 
@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from sympy import Eq
 
 from jaccomp.analysis.segments import Segment
-from jaccomp.composition import Chain, Placed, Stage, chain, stage
+from jaccomp.composition import INPUT, Chain, Stage, chain, stage
+from jaccomp.errors import UsageError
 from jaccomp.layer import Layer
 from jaccomp.layers import joins, normalisations, products
 from jaccomp.notation import scalar
@@ -102,39 +103,66 @@ def gaussian(
     return found
 
 
+@dataclass(frozen=True, slots=True)
+class Behind:
+    """A stage to come behind an output of another, which its input `x` reads: its name, layer, and other wires."""
+
+    name: str
+    layer: Layer
+    wires: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+
+
 def normalised(made: Chain, after: Collection[str], norm: Layer = normalisations.layernorm) -> Chain:
-    """The chain with `norm` behind each stage named in `after`: stage `fc0` is followed by `fc0_norm`."""
-    return _rebuilt(made, {name: (f"{name}_norm", norm, None) for name in after})
+    """The chain with `norm` behind each stage named in `after`: stage `fc0` is followed by `fc0_norm`.
+
+    Raises `UsageError` for a stage that there is not.
+    """
+    first = {placed.name: next(iter(placed.outputs)) for placed in made.stages}
+    for name in after:
+        if name not in first:
+            raise UsageError(f"chain {made.name!r}", f"it has no stage {name!r}.", f"It has {', '.join(first)}.")
+    return _rebuilt(made, {(name, first[name]): Behind(_free(made, f"{name}_norm"), norm) for name in after})
 
 
 def with_residuals(made: Chain, segments: Sequence[Segment]) -> Chain:
-    """The chain with the start of each segment added to its end, by `scaled_sum` stages named for the end's."""
-    ends: dict[str, tuple[str, Layer, str | None]] = {}
-    made_by = {name: placed.name for placed in made.stages for name in placed.outputs.values()}
+    """The chain with the start of each segment added to its end, by `scaled_sum` stages named for the end's.
+
+    Raises `UsageError` for a segment that starts at a parameter, or ends at no stage's output.
+    """
+    sources = {name: (one.name, own) for one in made.stages for own, name in one.outputs.items()}
+    starts = {one.inputs[own]: source for one in made.stages for own, source in one.sources.items()} | sources
+    behind = {}
     for one in segments:
-        ends[made_by[one.end]] = (f"{made_by[one.end]}_sum", scaled_sum(), made_by.get(one.start, "input"))
-    return _rebuilt(made, ends)
+        if one.end not in sources or one.start not in starts:
+            facts = f"it has no segment from {one.start!r} to {one.end!r}."
+            raise UsageError(f"chain {made.name!r}", facts, "Take them from `segments` or `layers`.")
+        sum_name = _free(made, f"{sources[one.end][0]}_sum")
+        behind[sources[one.end]] = Behind(sum_name, scaled_sum(), {"z": starts[one.start]})
+    return _rebuilt(made, behind)
 
 
-def _rebuilt(made: Chain, behind: dict[str, tuple[str, Layer, str | None]]) -> Chain:
-    """The chain with a stage behind some stages: its name, its layer, and the stage that its input `z` reads."""
-    now: dict[str, str] = {}
+def _free(made: Chain, name: str) -> str:
+    taken = {placed.name for placed in made.stages}
+    while name in taken:
+        name += "_"
+    return name
+
+
+def _rebuilt(made: Chain, behind: Mapping[tuple[str, str], Behind]) -> Chain:
+    """The chain with stages behind outputs, (stage, output); all that read such an output read the new stage's."""
+    now: dict[tuple[str, str], str] = {}
+
+    def wire(source: tuple[str, str]) -> str:
+        name, output = source
+        return now.get(source, name if source == (INPUT, INPUT) else f"{name}.{output}")
+
     stages: dict[str, Layer | Stage] = {}
     for placed in made.stages:
-        stages[placed.name] = stage(placed.layer, **_wires(placed, now))
-        if placed.name in behind:
-            name, layer, other = behind[placed.name]
-            extra = {} if other is None else {"z": now.get(other, other)}
-            stages[name] = stage(layer, x=placed.name, **extra)
-            now[placed.name] = name
+        stages[placed.name] = stage(placed.layer, **{own: wire(source) for own, source in placed.sources.items()})
+        for output in placed.outputs:
+            new = behind.get((placed.name, output))
+            if new is not None:
+                wires = {own: wire(source) for own, source in new.wires.items()}
+                stages[new.name] = stage(new.layer, x=f"{placed.name}.{output}", **wires)
+                now[placed.name, output] = new.name
     return chain(made.name, **stages)
-
-
-def _wires(placed: Placed, now: dict[str, str]) -> dict[str, str]:
-    found = {}
-    for own, (source, output) in placed.sources.items():
-        if source == "input":
-            found[own] = "input"
-        else:
-            found[own] = now.get(source, f"{source}.{output}")
-    return found

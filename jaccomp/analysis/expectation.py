@@ -6,9 +6,9 @@ Stages are taken one by one through the steps of `recursion`, at the parameters 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import log
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from jaccomp.analysis.model import Model
 
 LARGEST = 1e100  # a mean square beyond which nothing is said
+REST = 1e-6  # the part of q within which its fixed point is known
 LONGEST = 200  # steps to a fixed point; at criticality q comes to it by powers of the depth only
 
 
@@ -77,22 +78,28 @@ def expectation(
         after = _through(model, one, state)
         if after is None or not 0 < after.chi < LARGEST or not after.q < LARGEST:
             return None
-        growths.append(log(after.chi) / 2)
+        growths.append(math.log(after.chi) / 2)
         state = after
-    q, chi = _fixed(model, layers[-1], state) if settle else (float("nan"), float("nan"))
+    q, chi = _fixed(model, layers[-1], state) if settle else (math.nan, math.nan)
     return Expectation(tuple(growths), float(np.mean(growths)), q, chi, depth_scale(chi))
 
 
 def _fixed(model: Model, layer: Segment, state: Signal) -> tuple[float, float]:
-    """q and χ where that layer's map has come to rest; NaN where it does not."""
+    """q and χ where that layer's map has come to rest, to about `REST` of q; NaN where it does not.
+
+    Two changes that follow each other, c and r c, leave c r/(1 - r) to come.
+    """
+    before = math.inf
     for _ in range(LONGEST):
         after = _through(model, layer, state)
         if after is None or not after.q < 1e12:
             break
-        if abs(after.q - state.q) <= 1e-6 * max(abs(after.q), 1e-6):
+        change, size = abs(after.q - state.q), max(after.q, REST)
+        still = change <= 1e-12 * size
+        if still or (change < before < math.inf and change**2 <= REST * size * (before - change)):
             return after.q, after.chi
-        state = after
-    return float("nan"), float("nan")
+        state, before = after, change
+    return math.nan, math.nan
 
 
 def _through(model: Model, layer: Segment, before: Signal) -> Signal | None:

@@ -337,12 +337,12 @@ def _normalised(
         return []
     chain = architecture.normalised(model.chain, behind)
     extra: dict[str, Array] = {}
-    for placed in chain.stages:
-        name = placed.name.removesuffix("_norm")
-        if name in behind and name != placed.name:
-            like = at.values[next(iter(behind[name].outputs.values()))]
-            ones = np.ones(like.shape[-1], like.dtype)
-            extra |= {placed.inputs["g"]: ones, placed.inputs["bias"]: np.zeros_like(ones)}
+    old = {one.name for one in model.chain.stages}
+    for placed in (one for one in chain.stages if one.name not in old):
+        stage_name, output = placed.sources["x"]
+        like = at.values[behind[stage_name].outputs[output]]
+        ones = np.ones(like.shape[-1], like.dtype)
+        extra |= {placed.inputs["g"]: ones, placed.inputs["bias"]: np.zeros_like(ones)}
     changed = _changed(model, chain, extra, {})
     verdict = propagate(changed, batch, draw=draw, **_ends(changed, model, options)).verdict
     return [Remedy("normalisation", f"layer norm behind {len(behind)} weights", verdict)]
