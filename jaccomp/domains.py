@@ -136,9 +136,10 @@ def without_implied(
 
 
 def _is_last_end(constraint: Constraint, index: sp.Symbol, others: Sequence[Constraint]) -> bool:
-    """Is it the one constraint that bounds an index on its side, with a unit coefficient?"""
+    """Is it the one constraint that bounds an index on its side, with a unit coefficient? What data say is no loop's end."""
     slope = constraint.expr.coeff(index)
-    return slope in (1, -1) and not any(not c.equality and c.expr.coeff(index) == slope for c in others)
+    ends = (c for c in others if not c.equality and not c.is_data)
+    return slope in (1, -1) and not any(c.expr.coeff(index) == slope for c in ends)
 
 
 def coefficient(expr: sp.Expr, index: sp.Symbol) -> sp.Expr:

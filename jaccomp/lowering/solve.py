@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 
 import sympy as sp
 
-from jaccomp.domains import axis_ranges, without_implied
+from jaccomp.domains import axis_ranges, hull, without_implied
 from jaccomp.lowering.affine import bounds_of, index_set, is_affine, is_mixed_radix, slope
 from jaccomp.lowering.ir import FloorDiv
 from jaccomp.notation import Access
@@ -28,6 +28,7 @@ from jaccomp.program import (
     Program,
     Term,
     accesses,
+    at_least,
     in_range,
 )
 
@@ -100,7 +101,7 @@ def solve(equation: Equation, term: Term, given: tuple[Constraint, ...]) -> Solv
     guards += [c for c in dict.fromkeys(domain) if not is_affine(c.expr, loops)]
     own = [c for c in affine if c not in known]
     single = without_implied([c for c in own if len(index_set(c.expr, loops)) == 1], known)
-    boxes = _with_boxes((*known, *single), own, loops)
+    boxes = _with_hulls(_with_boxes((*known, *single), own, loops), term, given, loops)
     kept = without_implied([c for c in own if len(index_set(c.expr, loops)) != 1], boxes)
     return Solved(tuple(store), loops, (*boxes, *kept), tuple(guards), body, injective)
 
@@ -119,6 +120,23 @@ def _with_boxes(
                 if implied is not None:
                     result.append(implied)
                     found = True
+    return tuple(result)
+
+
+def _with_hulls(
+    boxes: tuple[Constraint, ...], term: Term, given: tuple[Constraint, ...], loops: tuple[sp.Symbol, ...]
+) -> tuple[Constraint, ...]:
+    """Bounds of each index that has none left, since an index that they went through equals what data say.
+
+    Σ_{m,k : k <= m, k = ids[n]} with 0 <= k        ->  0 <= m, and the guard ids[n] <= m
+    """
+    result = list(boxes)
+    for index in (i for i in loops if i in term.bound):
+        alone = [c for c in boxes if index_set(c.expr, loops) == (index,)]
+        lower, upper = bounds_of(index, alone)
+        if not (lower and upper):
+            low, high = hull(term, index, given)
+            result += [at_least(index, low)] * (not lower) + [at_least(high, index)] * (not upper)
     return tuple(result)
 
 
