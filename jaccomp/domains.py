@@ -136,7 +136,7 @@ def without_implied(
 
 
 def _is_last_end(constraint: Constraint, index: sp.Symbol, others: Sequence[Constraint]) -> bool:
-    """Is it the one constraint that bounds an index on its side, with a unit coefficient? What data say is no loop's end."""
+    """Is it the one constraint that bounds an index on its side, with a unit coefficient? Data end no loop."""
     slope = constraint.expr.coeff(index)
     ends = (c for c in others if not c.equality and not c.is_data)
     return slope in (1, -1) and not any(c.expr.coeff(index) == slope for c in ends)

@@ -14,6 +14,7 @@ for several indices that it counts together, `h W + w = arg[f]`, as the digits o
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import sympy as sp
@@ -100,8 +101,9 @@ def solve(equation: Equation, term: Term, given: tuple[Constraint, ...]) -> Solv
     affine = [c for c in dict.fromkeys(domain) if is_affine(c.expr, loops)]
     guards += [c for c in dict.fromkeys(domain) if not is_affine(c.expr, loops)]
     own = [c for c in affine if c not in known]
+    own += _hulls((*known, *own), term, given, loops)
     single = without_implied([c for c in own if len(index_set(c.expr, loops)) == 1], known)
-    boxes = _with_hulls(_with_boxes((*known, *single), own, loops), term, given, loops)
+    boxes = _with_boxes((*known, *single), own, loops)
     kept = without_implied([c for c in own if len(index_set(c.expr, loops)) != 1], boxes)
     return Solved(tuple(store), loops, (*boxes, *kept), tuple(guards), body, injective)
 
@@ -123,21 +125,20 @@ def _with_boxes(
     return tuple(result)
 
 
-def _with_hulls(
-    boxes: tuple[Constraint, ...], term: Term, given: tuple[Constraint, ...], loops: tuple[sp.Symbol, ...]
+def _hulls(
+    known: Sequence[Constraint], term: Term, given: tuple[Constraint, ...], loops: tuple[sp.Symbol, ...]
 ) -> tuple[Constraint, ...]:
-    """Bounds of each index that has none left, since an index that they went through equals what data say.
+    """Ends of each loop that has none on a side, since the index that it went through equals what data say.
 
     Σ_{m,k : k <= m, k = ids[n]} with 0 <= k        ->  0 <= m, and the guard ids[n] <= m
     """
-    result = list(boxes)
+    found: list[Constraint] = []
     for index in (i for i in loops if i in term.bound):
-        alone = [c for c in boxes if index_set(c.expr, loops) == (index,)]
-        lower, upper = bounds_of(index, alone)
+        lower, upper = bounds_of(index, [c for c in known if index in c.expr.free_symbols])
         if not (lower and upper):
             low, high = hull(term, index, given)
-            result += [at_least(index, low)] * (not lower) + [at_least(high, index)] * (not upper)
-    return tuple(result)
+            found += [at_least(index, low)] * (not lower) + [at_least(high, index)] * (not upper)
+    return tuple(found)
 
 
 def _without(
