@@ -254,7 +254,7 @@ def test_nothing_beyond_an_array_is_multiplied(library: ctypes.CDLL, dtype: Any)
 
 
 @pytest.mark.parametrize("dtype", TYPES.values(), ids=TYPES)
-@pytest.mark.parametrize("sizes", [(1, 1, 1), (3, 130, 1500), (600, 5, 40), (530, 67, 1030), (7, 17, 193)])
+@pytest.mark.parametrize("sizes", [(1, 1, 1), (3, 130, 1500), (600, 5, 40), (590, 67, 1030), (7, 17, 193)])
 def test_large_sums_agree_with_matrix_products(library: ctypes.CDLL, sizes: tuple[int, int, int], dtype: Any) -> None:
     rng = np.random.default_rng(3)
     m, n, k = sizes
