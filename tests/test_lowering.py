@@ -227,10 +227,31 @@ def test_a_scatter_of_single_elements_runs_in_parallel_only_over_bare_axes() -> 
     assert [loop.upper for loop in nest.parallel] == [(N,)]
 
 
-def test_a_strided_convolution_bounds_its_loops_when_it_runs() -> None:
-    kernel = lower(cases.convolution())
+def test_a_strided_sum_bounds_its_loops_when_it_runs() -> None:
+    """y[n,h] = Σ_r x[n,S h + r - P]: S and P are unknown until the call."""
+    given = cases.convolution()
+    x, y = given.tensor("x0"), given.tensor("v0")
+    stride, padding = (scalar.symbol for scalar in given.scalars)
+    at = stride * j + c - padding
+    pool = Equation("v0", (i, j), (Term(x[i, sp.S.Zero, at], (c,), (*in_range(c, K), *in_range(at, H))),))
+    kernel = lower(cases.program("pool", (x, y), pool, scalars=given.scalars))
     loops = [n for f in kernel.functions for n in walk(f.body) if isinstance(n, Loop)]
     assert any(isinstance(e, LowerBound) for loop in loops for e in loop.lower)
+
+
+def test_a_convolution_whose_weights_are_one_row_is_summed_in_tiles() -> None:
+    """y[n,h] = Σ_{c,r} x[n,c,S h + r - P] w[c,r]: no output channel shares what is read."""
+    kernel = lower(cases.convolution())
+    (product,) = [n for f in kernel.functions for n in walk(f.body) if isinstance(n, Contract)]
+    assert product.tiled and bool(product.m.indices) != bool(product.n.indices)
+
+
+def test_a_product_of_one_row_without_windows_stays_in_loops() -> None:
+    """y[n] = Σ_m A[n,m] x[m]: the loop over m reads memory once, in its order."""
+    a, x, y = Tensor("x0", (N, D)), Tensor("x1", (D,)), Tensor("v0", (N,))
+    term = Term(a[i, b] * x[b,], (b,), in_range(b, D))
+    kernel = lower(cases.program("matvec", (a, x, y), Equation("v0", (i,), (term,))))
+    assert not any(isinstance(n, Contract) for f in kernel.functions for n in walk(f.body))
 
 
 def test_what_data_count_is_stored_where_they_say() -> None:

@@ -153,8 +153,8 @@ class Drawn:
     given: Array | None
 
 
-def drawn(rng: np.random.Generator, dtype: Any) -> Drawn:
-    one = drawn_sum(rng)
+def drawn(rng: np.random.Generator, dtype: Any, one: Sum | None = None) -> Drawn:
+    one = one or drawn_sum(rng)
     kind = rng.integers(3)
     axes = one.order if kind == 1 else tuple(int(d) for d in rng.permutation(one.order)[: rng.integers(len(one.order))])
     one = replace(one, onto=axes if kind else ())
@@ -164,7 +164,8 @@ def drawn(rng: np.random.Generator, dtype: Any) -> Drawn:
 
 def drawn_sum(rng: np.random.Generator) -> Sum:
     """A sum whose operands are read bare, through overlapping windows, backwards, and with steps."""
-    extents = tuple(tuple(int(e) for e in rng.integers(1, 6, rng.integers(1, 3))) for _ in range(3))
+    empty = rng.integers(6)  # at most one side has no loop of its own
+    extents = tuple(tuple(int(e) for e in rng.integers(1, 6, rng.integers(part != empty, 3))) for part in range(3))
     loops = [e for part in extents for e in part]
     firsts = [0, len(extents[0]), len(extents[0]) + len(extents[1])]
     parts = [range(first, first + len(part)) for first, part in zip(firsts, extents, strict=True)]
@@ -184,6 +185,23 @@ def drawn_sum(rng: np.random.Generator) -> Sum:
         operands.append(tuple(axes))
     order = tuple(int(d) for d in rng.permutation([*parts[0], *parts[1]]))
     return Sum(extents, tuple(operands), order)
+
+
+def drawn_lines(rng: np.random.Generator) -> Sum:
+    """A side of a single row, and another read through windows along lines of n or of k, longer than a vector."""
+    lines, taps = (int(rng.integers(1, 4)), int(rng.integers(1, 75))), tuple(int(e) for e in rng.integers(1, 5, 2))
+    own, summed = (lines, taps) if rng.random() < 0.5 else (taps, lines)
+    dilation, single = int(rng.integers(1, 3)), int(rng.integers(2))
+    row = tuple(bare(e, 2 + d, 4) for d, e in enumerate(summed))
+    read = []
+    for d in range(2):
+        moves, start = [0] * 4, int(rng.integers(-3, 2))
+        moves[d], moves[2 + d] = (1, dilation) if own == lines else (dilation, 1)
+        reached = 1 + sum(m * (e - 1) for m, e in zip(moves, (*own, *summed), strict=True))
+        read.append(Axis(max(1, reached + start + int(rng.integers(-3, 3))), start, tuple(moves), cut=True))
+    sides = [(row, ()), (tuple(read), own)]
+    (left, m), (right, n) = sides[single], sides[1 - single]
+    return Sum((m, n, summed), (left, right), tuple(int(d) for d in rng.permutation(2)))
 
 
 @pytest.fixture(scope="module", params=TARGETS)
@@ -239,11 +257,22 @@ def test_a_sum_is_what_is_written_out(library: ctypes.CDLL, dtype: Any) -> None:
 
 
 @pytest.mark.parametrize("dtype", TYPES.values(), ids=TYPES)
+def test_a_sum_along_lines_is_what_is_written_out(library: ctypes.CDLL, dtype: Any) -> None:
+    rng = np.random.default_rng(23)
+    for number in range(60):
+        case = drawn(rng, dtype, drawn_lines(rng))
+        alpha = 1.0 if number % 2 else 0.75
+        wanted = case.sum.written_out(case.left, case.right, alpha, case.given)
+        found = run(library, case.sum, case.left, case.right, alpha, case.given)
+        np.testing.assert_allclose(found, wanted, rtol=0, atol=TOLERANCE[dtype] * 10, err_msg=str(case.sum))
+
+
+@pytest.mark.parametrize("dtype", TYPES.values(), ids=TYPES)
 def test_nothing_beyond_an_array_is_multiplied(library: ctypes.CDLL, dtype: Any) -> None:
     """Infinite and undefined factors reach the sums that hold them, and no others."""
     rng = np.random.default_rng(5)
-    for _ in range(40):
-        case = drawn(rng, dtype)
+    for number in range(60):
+        case = drawn(rng, dtype, drawn_lines(rng) if number % 3 == 0 else None)
         for array in (case.left, case.right):
             array.flat[rng.integers(array.size)] = rng.choice([np.inf, -np.inf, np.nan])
         with np.errstate(invalid="ignore"):

@@ -25,6 +25,8 @@ _PARTS = (
     "jaccomp_process.h",
     "jaccomp_product.h",
     "jaccomp_blas.h",
+    "jaccomp_sums.h",
+    "jaccomp_lines.h.j2",
     "jaccomp_tiles.h.j2",
 )
 _FRAME = ("state.h", "arguments.h", "sizes.h", "results.h", "calls.h", "module.h")

@@ -195,6 +195,8 @@ class Scheduler:
     def _weight(self, statement: Statement, cls: sp.Symbol) -> int:
         index = self.loops.classes.loop(statement, cls)
         if statement.product is not None and statement.product.tiled:
+            if not statement.product.side(index) and not (statement.product.m and statement.product.n):
+                return 5  # each iteration has a row of its own, which the parts of a sum would share
             return 4 if index in self.loops.largest_side(statement)[:1] else 2
         if statement.product is not None:
             product = statement.product

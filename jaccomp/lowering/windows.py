@@ -5,6 +5,7 @@
 
 An axis that is cut, or that an equality decides, becomes a window: it is read at place / step where that is a whole
 number of its extent, and is 0 elsewhere. So every loop runs over a box, and the places are affine in all of them.
+Where there are windows, one operand may share all of its axes with the other, as the kernel of one channel does.
 
     ct_x[n,c,h,w] = Σ_{o,k,r : S k + r = h + P} ..ct_y[n,o,k,..]   ->   Σ_{o,r} ..ct_y[n,o,Within(h + P - r, S, OH),..]
 """
@@ -191,6 +192,10 @@ def _runs_over_boxes(state: _State) -> bool:
     return all(is_affine(place, state.loops) for place in places)
 
 
+def _has_windows(state: _State) -> bool:
+    return any(i.has(Within) for a in state.operands for i in a.indices)
+
+
 def _with_roles(state: _State, axes: Sequence[sp.Symbol], alpha: sp.Expr) -> Windowed | None:
     left, right = state.operands
     inside, outside = left.free_symbols, right.free_symbols
@@ -199,7 +204,7 @@ def _with_roles(state: _State, axes: Sequence[sp.Symbol], alpha: sp.Expr) -> Win
     m = tuple(i for i in axes if i not in outside)
     n = tuple(i for i in axes if i not in inside)
     k = tuple(i for i in state.loops if i not in axes)
-    if not (m and n and k):
+    if not k or not ((m and n) or ((m or n) and _has_windows(state))):
         return None
     batch = tuple(i for i in axes if i in inside and i in outside)
     return Windowed(left, right, alpha, m, n, k, batch, state.domain)
