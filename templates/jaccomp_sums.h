@@ -9,7 +9,10 @@
    start, and how far each loop moves it. A window is an axis that is read at place / step, where that is a whole number of its extent;
    elsewhere nothing is there to add. Steps are undone first: loops are split into classes of which a window meets whole numbers only, or
    none. An operand of which the loops leave the array is then copied once, zeros around it; but if the other one is not finite, for 0 times
-   infinity is nan, the loops are cut to the places inside. Sizes, and whether all is finite, decide what is done in which order. */
+   infinity is nan, the loops are cut to the places inside. Sizes, and whether all is finite, decide what is done in which order.
+
+   A window may also be moved by so many places that its lines have gaps: its loops are then split as if this were a step, so that what the
+   loops of a class read lies number after number in the copy. */
 #include <stdlib.h>
 #define JC_RANK 24 /* 16 loops, and one for each window */
 #define JC_WINDOWS 8
@@ -70,16 +73,23 @@ static inline ptrdiff_t jc_iterations(const jc_sum *s, int part) {
 
 /* The offsets of `count` iterations of one part, from the `at`-th, with these strides. */
 JC_OUTLINE void jc_offsets(ptrdiff_t *to, const jc_sum *s, int part, const ptrdiff_t *strides, ptrdiff_t at, ptrdiff_t count) {
-    const int low = s->first[part], high = s->first[part + 1];
+    const int low = s->first[part];
+    int last = s->first[part + 1] - 1;
     ptrdiff_t index[JC_RANK], offset = 0;
-    for (int d = high - 1; d >= low; --d) {
+    while (last >= low && s->extent[last] == 1) --last;
+    for (int d = last; d >= low; --d) {
         index[d] = at % s->extent[d];
         at /= s->extent[d];
         offset += index[d] * strides[d];
     }
-    for (ptrdiff_t i = 0; i < count; ++i) {
-        to[i] = offset;
-        for (int d = high - 1; d >= low; --d) {
+    for (ptrdiff_t i = 0; i < count;) {
+        const ptrdiff_t step = last < low ? 0 : strides[last], run = last < low ? 1 : jc_min(s->extent[last] - index[last], count - i);
+        for (ptrdiff_t j = 0; j < run; ++j) to[i + j] = offset + j * step;
+        i += run;
+        if (last < low) continue;
+        index[last] += run - 1;
+        offset += (run - 1) * step;
+        for (int d = last; d >= low; --d) {
             offset += strides[d];
             if (++index[d] < s->extent[d]) break;
             offset -= index[d] * strides[d];
@@ -111,14 +121,32 @@ static inline void jc_restrict(jc_sum *s, int d, ptrdiff_t from, ptrdiff_t every
     s->extent[d] = count;
 }
 
-/* The loop whose classes must be told apart before a window has no step; -1 if there is none. */
-static inline int jc_unaligned(const jc_sum *s, const jc_window *w) {
-    for (int d = 0; d < s->first[3]; ++d) if (s->extent[d] > 1 && w->moves[d] % w->step != 0) return d;
+/* The loop whose classes must be told apart before all move a window by whole steps; -1 if there is none. */
+static inline int jc_unaligned(const jc_sum *s, const jc_window *w, ptrdiff_t step) {
+    for (int d = 0; d < s->first[3]; ++d) if (s->extent[d] > 1 && w->moves[d] % step != 0) return d;
     return -1;
 }
 
 /* Does a window never meet a whole number? */
-static inline int jc_is_beside(const jc_sum *s, const jc_window *w) { return jc_unaligned(s, w) < 0 && w->start % w->step != 0; }
+static inline int jc_is_beside(const jc_sum *s, const jc_window *w) { return jc_unaligned(s, w, w->step) < 0 && w->start % w->step != 0; }
+
+/* How far the longest loop moves a window. */
+static inline ptrdiff_t jc_pace(const jc_sum *s, const jc_window *w) {
+    int longest = -1;
+    for (int d = 0; d < s->first[3]; ++d)
+        if (s->extent[d] > 1 && w->moves[d] != 0 && (longest < 0 || s->extent[d] > s->extent[longest])) longest = d;
+    return longest < 0 ? 1 : w->moves[longest] < 0 ? -w->moves[longest] : w->moves[longest];
+}
+
+/* A window of which all loops meet one number of each `step` alone: as one of the axis that these make. */
+static inline void jc_thin(jc_sum *s, jc_window *w, ptrdiff_t step) {
+    const ptrdiff_t rest = w->start - jc_floordiv(w->start, step) * step;
+    s->start[w->side] += rest * w->stride;
+    w->stride *= step;
+    w->extent = jc_max(0, jc_ceildiv(w->extent - rest, step));
+    w->start = jc_floordiv(w->start, step);
+    for (int d = 0; d < s->first[3]; ++d) w->moves[d] = s->extent[d] > 1 ? w->moves[d] / step : 0;
+}
 
 static inline void jc_negate(const jc_sum *s, jc_window *w) {
     w->step = -w->step;
