@@ -18,6 +18,16 @@
 #define JC_WINDOWS 8
 #define JC_DEPTH 192
 #define JC_COPIED 262144
+#if defined(__AVX512F__)
+#define JC_ROWS 6
+#define JC_VECTORS 4
+#elif defined(__AVX__)
+#define JC_ROWS 6
+#define JC_VECTORS 2
+#else
+#define JC_ROWS 4
+#define JC_VECTORS 2
+#endif
 #define JC_OUTLINE static __attribute__((noinline, noclone, unused, hot))
 #define JC_ONCE static __attribute__((noinline, unused, cold)) /* for size, which compiles fast; what calls it is taken to be as seldom */
 

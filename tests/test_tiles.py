@@ -188,20 +188,24 @@ def drawn_sum(rng: np.random.Generator) -> Sum:
 
 
 def drawn_lines(rng: np.random.Generator) -> Sum:
-    """A side of a single row, and another read through windows along lines of n or of k, longer than a vector."""
+    """A side of few rows, and another read through windows along lines of n or of k, longer than a vector."""
     lines, taps = (int(rng.integers(1, 4)), int(rng.integers(1, 75))), tuple(int(e) for e in rng.integers(1, 5, 2))
     own, summed = (lines, taps) if rng.random() < 0.5 else (taps, lines)
-    dilation, single = int(rng.integers(1, 3)), int(rng.integers(2))
-    row = tuple(bare(e, 2 + d, 4) for d, e in enumerate(summed))
+    rows = () if rng.random() < 0.5 else (int(rng.integers(1, 8)),)
+    few = int(rng.integers(2))
+    extents = (own, rows, summed) if few else (rows, own, summed)
+    first, loops = [0, len(extents[0]), len(rows) + 2], len(rows) + 4
+    step, dilation = (int(e) for e in rng.integers(1, 3, 2))
     read = []
     for d in range(2):
-        moves, start = [0] * 4, int(rng.integers(-3, 2))
-        moves[d], moves[2 + d] = (1, dilation) if own == lines else (dilation, 1)
-        reached = 1 + sum(m * (e - 1) for m, e in zip(moves, (*own, *summed), strict=True))
+        moves, start = [0] * loops, int(rng.integers(-3, 2))
+        along, across = first[1 - few] + d, first[2] + d
+        moves[along], moves[across] = (step, dilation) if own == lines else (dilation, step)
+        reached = 1 + moves[along] * (own[d] - 1) + moves[across] * (summed[d] - 1)
         read.append(Axis(max(1, reached + start + int(rng.integers(-3, 3))), start, tuple(moves), cut=True))
-    sides = [(row, ()), (tuple(read), own)]
-    (left, m), (right, n) = sides[single], sides[1 - single]
-    return Sum((m, n, summed), (left, right), tuple(int(d) for d in rng.permutation(2)))
+    row = tuple(bare(e, first[part] + d, loops) for part, of in ((few, rows), (2, summed)) for d, e in enumerate(of))
+    order = tuple(int(d) for d in rng.permutation(first[2]))
+    return Sum(extents, (tuple(read), row) if few else (row, tuple(read)), order)
 
 
 @pytest.fixture(scope="module", params=TARGETS)
