@@ -106,7 +106,7 @@ def train(
             product = np.linalg.multi_dot([*reversed(weights.values())]) if len(weights) > 1 else weights["fc1_W"]
             times.append(step * rate)
             strengths.append(np.diag(given.U.T @ product @ given.V))
-        at = model.with_parameters({**weights, **biases}).at(given.x)
+        at = model.having({**weights, **biases}).at(given.x)
         cotangent = (at.values[model.outputs[0]] - given.targets) / len(given.x)
         gradients = {name: at.vjp({model.outputs[0]: cotangent}, name) for name in weights}
         weights = {name: W - rate * gradients[name] for name, W in weights.items()}

@@ -80,7 +80,7 @@ def drawn(model: Model, sigma_w: float, sigma_b: float, width: int, rng: np.rand
     for k in range(1, len(model.chain.stages) // 2 + 1):
         parameters[f"fc{k}_W"] = sigma_w / math.sqrt(width) * rng.standard_normal((width, width))
         parameters[f"fc{k}_b"] = sigma_b * rng.standard_normal(width)
-    return model.with_parameters(parameters)
+    return model.having(parameters)
 
 
 def names(model: Model) -> list[str]:

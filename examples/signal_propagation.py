@@ -111,7 +111,7 @@ def placed(case: Case, model: Model, weights: Sequence[np.ndarray], rng: np.rand
     for k, W in enumerate(weights, 1):
         parameters[f"fc{k}_W"] = case.sigma_w * W
         parameters[f"fc{k}_b"] = case.sigma_b * rng.standard_normal(len(W))
-    return model.with_parameters(parameters)
+    return model.having(parameters)
 
 
 def first_input(case: Case, rng: np.random.Generator, width: int) -> np.ndarray:

@@ -169,5 +169,6 @@ def interpreted(layer: Layer) -> Any:
     def forms(kernel: NumpyKernel) -> Forms:
         return Forms(layer, kernel, lambda derived: NumpyKernel(bundle(derived, "forward", ()), evaluate).forward)
 
+    first = bundle(layer, "whole" if layer.is_written else "forward", ())
     travel = (rebuilt, (layer, "numpy", "native"))
-    return NumpyKernel(bundle(layer, "whole", ()), evaluate, forms=forms, travel=travel)
+    return NumpyKernel(first, evaluate, lambda: bundle(layer, "whole", ()), forms=forms, travel=travel)

@@ -35,6 +35,7 @@ class Forms:
         self._compiled = compiled
         self._blocks: dict[tuple[str | None, str | None], Jacobian] = {}
         self._plans: dict[tuple[str, str, str], tuple[Plan, Run | None]] = {}
+        self._pushforwards: dict[str, Run] = {}
 
     def __call__(
         self, args: Sequence[Any], keywords: Mapping[str, Any], *, of: str | None, wrt: str | None, form: Any
@@ -88,6 +89,11 @@ class Forms:
             self._plans[key] = made, run
         return self._plans[key]
 
+    def _pushforward(self, wrt: str) -> Run:
+        if wrt not in self._pushforwards:
+            self._pushforwards[wrt] = self._compiled(self.layer.pushforward([wrt]))
+        return self._pushforwards[wrt]
+
     def _numbers(self, call: Call, jacobian: Jacobian, results: Any) -> Numbers:
         labels = jacobian.program.labels
         known = {**call.scalars, **call.sizes}
@@ -108,10 +114,12 @@ class Forms:
     def _operator(self, call: Call, jacobian: Jacobian, args: Sequence[Any], keywords: Mapping[str, Any]) -> Any:
         outputs = [one.name for one in self._signature.outputs]
         inputs = [one.name for one in self._signature.inputs]
+        reals = [one.name for one in self._signature.outputs if not one.integer]
         at, place = outputs.index(jacobian.of), inputs.index(jacobian.wrt)
         scalars = {name: value for name, value in keywords.items() if name not in inputs}
         primals = tuple(args[k] if k < len(args) else keywords[name] for k, name in enumerate(inputs))
         _, pullback = self.kernel.vjp(*primals, wrt=(jacobian.wrt,), **scalars)
+        push = self._pushforward(jacobian.wrt)
 
         def backward(v: Array) -> Array:
             return np.asarray(
@@ -119,9 +127,8 @@ class Forms:
             )
 
         def forward(t: Array) -> Array:
-            tangents = tuple(t if k == place else None for k in range(len(inputs)))
-            _, ty = self.kernel.jvp(primals, tangents, **scalars)
-            return np.asarray(ty if len(outputs) == 1 else ty[at])
+            ty = push(*primals, t, **scalars)
+            return np.asarray(ty if len(reals) == 1 else ty[reals.index(jacobian.of)])
 
         shapes = call.shape(self._tensor(jacobian.of)), call.shape(self._tensor(jacobian.wrt))
         return operator(shapes, call.dtype(jacobian.of), forward, backward)

@@ -133,6 +133,19 @@ class Layer:
         """The layer x..., t_x... -> y..., t_y...; of `layer.vjp()`, the Hessian-vector product."""
         return Layer.of_program(pipeline.derive_jvp(self.prepared))
 
+    def pushforward(self, wrt: Sequence[str] | None = None) -> Layer:
+        """The layer x..., t_x... -> t_y...: what `jvp` adds to forward, for the real inputs in `wrt`, all by default.
+
+        An input that is not named has no tangent, and costs nothing. Raises `UsageError` for a name that is no real
+        input.
+        """
+        inputs = {self.prepared.labels.name(name): name for name in real_inputs(self.prepared)}
+        chosen = [
+            inputs[_choose(f"pushforward of {self.name!r}", "wrt", name, list(inputs))]
+            for name in (inputs if wrt is None else wrt)
+        ]
+        return Layer.of_program(pipeline.pushforward(self.prepared, chosen))
+
     def card(
         self,
         *,

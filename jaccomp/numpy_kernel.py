@@ -5,6 +5,7 @@ The surface, the semantics and the refusals are those of a compiled module; the 
 
 from __future__ import annotations
 
+import threading
 from collections import namedtuple
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -28,21 +29,23 @@ DENSE_LIMIT = 1 << 30
 class NumpyKernel:
     """The functions of a layer through `evaluate(program, arrays, sizes, scalars, dtype=...)`.
 
-    `bundle` has the programs forward, fwd and bwd, and jvp unless `jvp` derives it when first asked for.
+    `bundle` has some of the programs forward, fwd, bwd and jvp; `rest` gives one that has all of them, when a function
+    is first asked for that needs more.
     """
 
     def __init__(
         self,
         bundle: Bundle,
         evaluate: Evaluate,
-        jvp: Callable[[], Any] | None = None,
+        rest: Callable[[], Bundle] | None = None,
         source: str = "",
         forms: Callable[[NumpyKernel], Callable[..., Any]] | None = None,
         travel: tuple[Callable[..., NumpyKernel], tuple[Any, ...]] | None = None,
     ) -> None:
         self.name = bundle.name
         self._evaluate = evaluate
-        self._derive_jvp = jvp
+        self._rest = rest
+        self._deriving = threading.RLock()
         self._forms = None if forms is None else forms(self)
         self._travel = travel
         self._load(bundle)
@@ -63,11 +66,9 @@ class NumpyKernel:
         self._bundle = replace(bundle, kernels={(role, "f64"): "" for role in bundle.programs})
         self._signature = signature(self._bundle)
         self._programs = self._signature.programs
-        self._canonical: dict[str, tuple[str, str]] = {}
-        for program in bundle.programs.values():
-            for name in (*program.inputs, *program.outputs):
-                side, primal = slot(self._bundle, name)
-                self._canonical[name] = side, bundle.label(primal)
+        names = {n for program in bundle.programs.values() for n in (*program.inputs, *program.outputs)}
+        slots = {name: slot(self._bundle, name) for name in names}
+        self._canonical = {name: (side, bundle.label(primal)) for name, (side, primal) in slots.items()}
         outputs, kept = [one.name for one in self._signature.outputs], self._signature.kept
         self.Outputs: Any = namedtuple("Outputs", outputs)  # type: ignore[misc]
         self.Residuals: Any = type("Residuals", (namedtuple("Residuals", kept),), {})
@@ -110,6 +111,7 @@ class NumpyKernel:
 
     def bwd(self, *args: Any, **keywords: Any) -> tuple[Any, ...]:
         """The cotangents of the inputs, from residuals and the cotangents of the outputs."""
+        self._needs("bwd")
         call = Call(self._signature)
         if not 2 <= len(args) <= 3:
             call.fail(TypeError, f"bwd takes res, dy and wrt by position: {len(args)} given.")
@@ -138,10 +140,7 @@ class NumpyKernel:
 
     def jvp(self, *args: Any, **keywords: Any) -> Any:
         """(outputs, tangents of the outputs)."""
-        if "jvp" not in self._programs and self._derive_jvp is not None:
-            self._load(replace(self._bundle, programs={**self._bundle.programs, "jvp": self._derive_jvp()}))
-        if "jvp" not in self._programs:
-            raise UsageError(f"kernel {self.name}", "it was built without jvp.")
+        self._needs("jvp")
         call = Call(self._signature)
         if len(args) != 2:
             call.fail(TypeError, f"jvp takes primals and tangents by position: {len(args)} given.")
@@ -166,6 +165,7 @@ class NumpyKernel:
             named = {"of": None, "wrt": None, **keywords}
             asked = {key: named.pop(key) for key in ("of", "wrt", "form")}
             return self._forms(args, named, **asked)
+        self._needs("bwd")
         call = Call(self._signature)
         inputs = [one.name for one in self._signature.inputs]
         values = call.parse(inputs, ("threads", "of", "wrt", "form"), args, keywords)
@@ -218,6 +218,14 @@ class NumpyKernel:
 
     # -- the steps
 
+    def _needs(self, role: Role) -> None:
+        """Have the program of a role, derived now if it is not there yet."""
+        with self._deriving:
+            if role not in self._programs and self._rest is not None:
+                self._load(self._rest())
+        if role not in self._programs:
+            raise UsageError(f"kernel {self.name}", f"it was built without {role}.")
+
     def _enter(
         self, role: Role, args: Sequence[Any], keywords: Mapping[str, Any], options: Sequence[str], bind: bool = True
     ) -> tuple[Call, dict[str, Any]]:
@@ -241,6 +249,7 @@ class NumpyKernel:
         return list(self._bundle.base.outputs)
 
     def _keep(self, args: Sequence[Any], keywords: Mapping[str, Any]) -> tuple[Any, Call, tuple[str, ...]]:
+        self._needs("bwd")
         call, values = self._enter("fwd", args, keywords, ("out", "threads", "wrt"), bind=False)
         wrt = call.wrt(values.get("wrt"))
         call.bind()

@@ -8,6 +8,7 @@ Each stage is a pure function; this module only calls them. A layer is compiled 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from jaccomp.algebra.blocks import Block, block
@@ -73,10 +74,16 @@ def derive(program: Program, *, traced: bool = False) -> Derivation:
     return Derivation(program, derived, tuple(steps))
 
 
-def derive_jvp(program: Program) -> Program:
-    """The simplified JVP of a prepared program: x..., t_x... -> y..., t_y..."""
+def derive_jvp(program: Program, wrt: Sequence[str] | None = None) -> Program:
+    """The simplified JVP of a prepared program: x..., t_x... -> y..., t_y..., tangents of `wrt` alone where given."""
     given = frozenset(e.target for e in program.equations)
-    return simplify(jvp(program), given)
+    return simplify(jvp(program, wrt), given)
+
+
+def pushforward(program: Program, wrt: Sequence[str] | None = None) -> Program:
+    """What a JVP adds to forward: x..., t_x... -> t_y..., with what of y it reads and no more."""
+    derived = derive_jvp(program, wrt)
+    return live(replace(derived, name=f"{program.name}_pushforward", outputs=derived.outputs[len(program.outputs) :]))
 
 
 def halves(derivation: Derivation) -> Halves:

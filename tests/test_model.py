@@ -110,7 +110,7 @@ def test_what_a_model_refuses() -> None:
 
 def test_other_parameters_share_the_kernels() -> None:
     one = deep(3, 5)
-    other = one.with_parameters(deep(3, 5, seed=1).parameters)
+    other = one.having(deep(3, 5, seed=1).parameters)
     x = np.random.default_rng(2).standard_normal((2, 5))
     assert other.kernels is one.kernels and other.inputs == one.inputs
     np.testing.assert_array_equal(other(x), deep(3, 5, seed=1)(x))

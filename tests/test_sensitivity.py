@@ -15,7 +15,7 @@ from jaccomp.analysis.amplification import amplification
 from jaccomp.analysis.margin import margins
 from jaccomp.analysis.model import Model, dense
 from jaccomp.analysis.rows import row_jacobians, rows_apart
-from jaccomp.analysis.stages import cotangents, local, moving, second_order, tangents, values_from
+from jaccomp.analysis.stages import local, second_order, values_from
 from jaccomp.analysis.validity import validity
 from jaccomp.errors import UsageError
 
@@ -63,13 +63,13 @@ def test_tangents_cotangents_and_values_of_every_tensor() -> None:
     model, x, t = block(), rng().standard_normal((2, 4)), rng(1).standard_normal((2, 4))
     at = model.at(x)
     ct = rng(2).standard_normal(at.values["y"].shape)
-    forward, back = tangents(at, {"x": t}), cotangents(at, {"y": ct}, "x")
+    forward, back = at.tangents({"x": t}), at.cotangents({"y": ct}, "x")
     for name in ("norm_y", "sum_y", "y"):
         np.testing.assert_allclose(forward[name], at.jvp({"x": t}, name), rtol=1e-12)
         np.testing.assert_allclose(back[name], at.vjp({"y": ct}, name), rtol=1e-12)
-    assert moving(model, "x")["sum"] == ("x", "z")
+    assert model.moving("x")["sum"] == ("x", "z")
     np.testing.assert_allclose(values_from(at, {"x": x + t})["y"], model(x + t), rtol=1e-13)
-    assert list(moving(model, "act_y")) == ["sum", "head"]
+    assert list(model.moving("act_y")) == ["sum", "head"]
 
 
 def test_the_local_operator_of_a_stage_of_two_inputs() -> None:

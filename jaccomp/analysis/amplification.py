@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from jaccomp.analysis.result import Result
 from jaccomp.analysis.rows import ends, one_by_one
 from jaccomp.analysis.spectra import singular_values
-from jaccomp.analysis.stages import local, moving, tangents
+from jaccomp.analysis.stages import local
 
 if TYPE_CHECKING:
     from jaccomp.analysis.model import Linearisation, Model
@@ -76,7 +76,7 @@ class Gains:
 def gains(at: Linearisation, of: str, wrt: str, *, draws: int, seed: int | Sequence[int]) -> Gains:
     """One sample's amplification: the norm of every stage's Jacobian, and how tangents grow through it."""
     rng = np.random.default_rng(seed)
-    stages = moving(at.model, wrt)
+    stages = at.model.moving(wrt)
     found = [top(local(at, name, inputs), seed=0) for name, inputs in stages.items()]
     like = at.values[wrt]
     growths = [_growths(at, stages, wrt, rng.standard_normal(like.shape).astype(like.dtype)) for _ in range(draws)]
@@ -92,7 +92,7 @@ def gains(at: Linearisation, of: str, wrt: str, *, draws: int, seed: int | Seque
 
 def _growths(at: Linearisation, stages: dict[str, tuple[str, ...]], wrt: str, t: Array) -> Array:
     """log ‖tangent out‖/‖tangent in‖ of each stage."""
-    known = tangents(at, {wrt: t})
+    known = at.tangents({wrt: t})
     by_name = {one.name: one for one in at.model.chain.stages}
     logs = []
     for name, inputs in stages.items():
@@ -130,7 +130,7 @@ def gathered(model: Model, wrt: str, parts: Sequence[Gains]) -> Amplification:
                 float(np.linalg.norm(growths[:, k] - growths[:, k].mean()) / error),
                 float(np.exp(worst[k])),
             )
-            for k, name in enumerate(moving(model, wrt))
+            for k, name in enumerate(model.moving(wrt))
         ]
     return Amplification(tuple(rows))
 

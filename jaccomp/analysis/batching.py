@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import sympy as sp
@@ -22,16 +22,6 @@ from jaccomp.spec import Spec
 
 Array = NDArray[Any]
 LARGEST_BATCH = 1 << 25  # bytes of the largest tensor in one batch of columns
-
-
-class Point(Protocol):
-    """What is asked of a linearisation: the model, whose kernels run, and the value of every tensor."""
-
-    @property
-    def model(self) -> Any: ...
-
-    @property
-    def values(self) -> Mapping[str, Array]: ...
 
 
 @dataclass(frozen=True)
@@ -88,60 +78,25 @@ def _has_lead(placed: Placed, lead: Lead, ranks: Mapping[str, int]) -> bool:
     return all(ranks[placed.inputs[t.name]] >= len(t.shape) for t in placed.layer.spec.inputs if t.name in lead.tensors)
 
 
-def matmat(at: Point, plan: Plan, of: str, wrt: str, columns: Array) -> Array:
-    """J V, the columns of V [size of wrt, k] as batches."""
-    parts = []
-    for chunk in _chunks(at, plan, columns):
-        copies = chunk.shape[1]
-        moving = {wrt: plan.laid(chunk, at.values[wrt].shape)}
-        for placed in plan.stages:
-            call = _call(at, plan, placed, copies)
-            each = tuple(moving.get(placed.inputs[t.name]) for t in placed.layer.spec.inputs)
-            _, out = at.model.kernels[placed.name].jvp(call, each, **at.model.own(placed))
-            moving |= at.model.named(placed, out)
-        parts.append(moving[of].reshape(copies, at.values[of].size).T)
-    return np.concatenate(parts, axis=1)
+class Tiled(Mapping[str, Array]):
+    """The value of every tensor at `copies` of a point: an array is laid out when it is asked for, and not kept."""
+
+    def __init__(self, values: Mapping[str, Array], plan: Plan, copies: int) -> None:
+        self._values, self._plan, self._copies = values, plan, copies
+
+    def __getitem__(self, name: str) -> Array:
+        value = self._values[name]
+        return self._plan.tile(value, self._copies) if name in self._plan.tiled else value
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
 
 
-def rmatmat(at: Point, plan: Plan, of: str, wrt: str, columns: Array) -> Array:
-    """Jᵀ V, the columns of V [size of of, k] as batches."""
-    parts = []
-    for chunk in _chunks(at, plan, columns):
-        copies = chunk.shape[1]
-        known: dict[str, Array] = {of: plan.laid(chunk, at.values[of].shape)}
-        for placed in reversed(plan.stages):
-            if not any(name in known for name in placed.outputs.values()):
-                continue
-            _, pullback = at.model.kernels[placed.name].vjp(*_call(at, plan, placed, copies), **at.model.own(placed))
-            wanted = [t.name for t in placed.layer.spec.inputs if _moves(placed, t.name, plan, wrt)]
-            each = tuple(known.pop(name, None) for name in placed.outputs.values())
-            pulled = pullback(each if len(each) > 1 else each[0], wrt=wanted)
-            for tensor, found in zip(placed.layer.spec.inputs, pulled, strict=True):
-                name = placed.inputs[tensor.name]
-                if tensor.name in wanted and found is not None:
-                    known[name] = known[name] + found if name in known else found
-        parts.append(known[wrt].reshape(copies, at.values[wrt].size).T)
-    return np.concatenate(parts, axis=1)
-
-
-def _moves(placed: Placed, own: str, plan: Plan, wrt: str) -> bool:
-    """Does a tangent of `wrt` reach that input?"""
-    made = {name for one in plan.stages for name in one.outputs.values()}
-    return placed.inputs[own] == wrt or placed.inputs[own] in made
-
-
-def _call(at: Point, plan: Plan, placed: Placed, copies: int) -> tuple[Array, ...]:
-    """A stage's inputs, those with a leading axis once for each column."""
-    found = []
-    for tensor in placed.layer.spec.inputs:
-        name = placed.inputs[tensor.name]
-        value = at.values[name]
-        found.append(plan.tile(value, copies) if name in plan.tiled else value)
-    return tuple(found)
-
-
-def _chunks(at: Point, plan: Plan, columns: Array) -> Iterator[Array]:
-    widest = max(at.values[name].nbytes for name in plan.tiled)
+def chunks(columns: Array, widest: int) -> Iterator[Array]:
+    """Columns [size, k] in batches whose largest tensor, of `widest` bytes for each, keeps to `LARGEST_BATCH`."""
     size = max(1, min(columns.shape[1], LARGEST_BATCH // max(widest, 1)))
     for start in range(0, max(columns.shape[1], 1), size):
         yield columns[:, start : start + size]

@@ -249,13 +249,11 @@ def _blocks(at: Linearisation, placed: Placed, output: str, own: str) -> tuple[F
     count = _tied(placed, output, own, y.shape, x.shape)
     rows, columns = y.size // count, x.size // count
     jacobian = np.zeros((count, rows, columns), np.result_type(x, y))
-    outputs, place = list(placed.outputs), [t.name for t in placed.layer.spec.inputs].index(own)
     for row in range(rows):
         seed = np.zeros((count, rows), y.dtype)
         seed[:, row] = 1
-        each = tuple(seed.reshape(y.shape) if name == output else None for name in outputs)
-        pulled = at.pullbacks[placed.name](each if len(each) > 1 else each[0])
-        jacobian[:, row] = pulled[place].reshape(count, columns)
+        (found,) = at.pulled(placed, {output: seed.reshape(y.shape)}, [own])
+        jacobian[:, row] = found.reshape(count, columns)
     return Factor(f"J_{placed.name}", y.size, x.size, count), jacobian
 
 

@@ -15,7 +15,6 @@ from jaccomp.analysis.amplification import top
 from jaccomp.analysis.result import Result
 from jaccomp.analysis.segments import segments
 from jaccomp.analysis.spectra import spectrum
-from jaccomp.analysis.stages import cotangents
 from jaccomp.errors import UsageError
 
 if TYPE_CHECKING:
@@ -73,7 +72,7 @@ def at_depths(at: Linearisation, of: str, wrt: str, *, draws: int, seed: int | t
     squares = np.zeros(len(names))
     for _ in range(draws):
         v = rng.standard_normal(at.values[of].shape).astype(at.values[of].dtype)
-        known = cotangents(at, {of: v / np.linalg.norm(v)}, wrt)
+        known = at.cotangents({of: v / np.linalg.norm(v)}, wrt)
         squares += [float(np.vdot(known[name], known[name])) for name in names]
     return AtDepths((np.ones(1), *values), np.sqrt(squares / draws))
 

@@ -10,10 +10,11 @@ Each product runs the stages' own kernels; a whole network never becomes one ker
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 from math import prod
+from threading import RLock
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,8 +28,11 @@ from jaccomp.structured import operator
 
 if TYPE_CHECKING:
     from jaccomp.layer import Layer
+    from jaccomp.notation import Tensor
 
 Array = NDArray[Any]
+Pullback = Callable[..., tuple[Array | None, ...]]
+Ways = tuple[tuple[int, ...], ...]
 
 
 class Model:
@@ -61,17 +65,23 @@ class Model:
                     f"model {self.name!r}", f"the chain has no {name!r}.", f"It has {', '.join(sorted(known))}."
                 )
         self.inputs: tuple[str, ...] = tuple(name for name in inputs if name not in self.parameters)
-        self._tangent_kernels: dict[str, Any] = {}
+        self._pushforwards: dict[tuple[Layer, Ways], Callable[..., Any]] = {}
+        self._building = RLock()
 
     def __getstate__(self) -> dict[str, Any]:
         """The chain and its parameters; kernels are built, or found in the cache, where the model arrives."""
-        return {**{k: v for k, v in self.__dict__.items() if k != "kernels"}, "_tangent_kernels": {}}
+        return {k: v for k, v in self.__dict__.items() if k not in ("kernels", "_pushforwards", "_building")}
 
-    def with_parameters(self, parameters: Mapping[str, ArrayLike]) -> Model:
-        """The same chain, by the same kernels, with these parameters: another draw of its weights."""
-        other = Model(self.chain, parameters, backend=self.backend, threads=self.threads, **self.constants)
-        other.__dict__["kernels"], other._tangent_kernels = self.kernels, self._tangent_kernels
-        return other
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _pushforwards={}, _building=RLock())
+
+    def having(self, parameters: Mapping[str, ArrayLike]) -> Model:
+        """The same model with other values for some parameters: kernels are shared, nothing is compiled again."""
+        made = Model(
+            self.chain, {**self.parameters, **parameters}, backend=self.backend, threads=self.threads, **self.constants
+        )
+        made.kernels, made._pushforwards, made._building = self.kernels, self._pushforwards, self._building
+        return made
 
     @property
     def name(self) -> str:
@@ -82,26 +92,35 @@ class Model:
         """Stage -> its kernel."""
         return self.chain.kernels(backend=self.backend)
 
-    def tangent_kernel(self, stage: str) -> Any:
-        """The kernel of a stage's JVP as a layer, whose own JVP is second order; built when it is first asked for."""
-        if stage not in self._tangent_kernels:
-            layer = next(one.layer for one in self.chain.stages if one.name == stage)
-            same = [one.name for one in self.chain.stages if one.layer is layer and one.name in self._tangent_kernels]
-            made = self._tangent_kernels[same[0]] if same else compile(layer.jvp(), backend=self.backend)
-            self._tangent_kernels[stage] = made
-        return self._tangent_kernels[stage]
+    def pushforward(self, layer: Layer, *ways: tuple[int, ...]) -> Callable[..., Any]:
+        """The function x..., t... -> t_y... of a stage's layer by those of its inputs that move, by their places.
+
+        Further `ways` push its pushforward forward in turn: by places among x..., t... it is of second order. Built
+        when it is first asked for, once for all stages that have the layer.
+        """
+        with self._building:
+            if (layer, ways) not in self._pushforwards:
+                derived = layer
+                for places in ways:
+                    names = [derived.program.labels.name(name) for name in derived.program.inputs]
+                    derived = derived.pushforward([names[place] for place in places])
+                self._pushforwards[layer, ways] = compile(derived, backend=self.backend).forward
+            return self._pushforwards[layer, ways]
+
+    def moving(self, wrt: str) -> dict[str, tuple[str, ...]]:
+        """The stages that `wrt` reaches, in order, each with those of its inputs, by its layer's names, that move."""
+        reached, found = {wrt}, {}
+        for placed in self.chain.stages:
+            moved = tuple(own for own in reals(placed.layer.spec.inputs) if placed.inputs[own] in reached)
+            made = [placed.outputs[own] for own in reals(placed.layer.spec.outputs)]
+            if moved and wrt not in made:
+                found[placed.name] = moved
+                reached |= set(made)
+        return found
 
     @property
     def outputs(self) -> tuple[str, ...]:
         return tuple(t.name for t in self.chain.spec.outputs)
-
-    def having(self, parameters: Mapping[str, ArrayLike]) -> Model:
-        """The same model with other values for some parameters: kernels are shared, nothing is compiled again."""
-        made = Model(
-            self.chain, {**self.parameters, **parameters}, backend=self.backend, threads=self.threads, **self.constants
-        )
-        made.kernels = self.kernels
-        return made
 
     def given(self, *inputs: ArrayLike) -> dict[str, Array]:
         """Parameters and inputs by name. Raises `UsageError` where their number is not that of the open inputs."""
@@ -118,23 +137,23 @@ class Model:
         values = self.given(*inputs)
         for placed in self.chain.stages:
             values |= self.named(
-                placed, self.kernels[placed.name].forward(*self._call(placed, values), **self.own(placed))
+                placed, self.kernels[placed.name].forward(*self.call(placed, values), **self.own(placed))
             )
-        each = tuple(values[name] for name in self.outputs)
-        return each[0] if len(each) == 1 else each
+        found = tuple(values[name] for name in self.outputs)
+        return found[0] if len(found) == 1 else found
 
     def at(self, *inputs: ArrayLike) -> Linearisation:
         """The linearisation at these inputs."""
         values = self.given(*inputs)
-        pullbacks: dict[str, Callable[..., Any]] = {}
+        pullbacks: dict[str, Pullback] = {}
         for placed in self.chain.stages:
             result, pullbacks[placed.name] = self.kernels[placed.name].vjp(
-                *self._call(placed, values), **self.own(placed)
+                *self.call(placed, values), **self.own(placed)
             )
             values |= self.named(placed, result)
         return Linearisation(self, values, pullbacks)
 
-    def _call(self, placed: Placed, values: Mapping[str, Array]) -> tuple[Array, ...]:
+    def call(self, placed: Placed, values: Mapping[str, Array]) -> tuple[Array, ...]:
         return tuple(values[placed.inputs[t.name]] for t in placed.layer.spec.inputs)
 
     def own(self, placed: Placed) -> dict[str, Any]:
@@ -145,17 +164,27 @@ class Model:
 
     def named(self, placed: Placed, result: Any) -> dict[str, Array]:
         """What a stage's kernel returned, by the chain's names."""
-        each = result if len(placed.outputs) > 1 else (result,)
-        return dict(zip(placed.outputs.values(), map(np.asarray, each), strict=True))
+        return dict(zip(placed.outputs.values(), each(result), strict=True))
 
 
 @dataclass(frozen=True, eq=False)
 class Linearisation:
-    """A model at a point: `values` of every tensor by the chain's names, and each stage's pullback."""
+    """A model at a point: `values` of every tensor by the chain's names, and the pullbacks of stages.
+
+    A pullback that is not kept is made, and dropped, each time it is asked for.
+    """
 
     model: Model
     values: Mapping[str, Array]
-    pullbacks: Mapping[str, Callable[..., Any]]
+    pullbacks: Mapping[str, Pullback] = field(default_factory=dict)
+
+    def pullback(self, placed: Placed) -> Pullback:
+        """The pullback of a stage at the point."""
+        if placed.name in self.pullbacks:
+            return self.pullbacks[placed.name]
+        kernel, call = self.model.kernels[placed.name], self.model.call(placed, self.values)
+        made: Pullback = kernel.vjp(*call, **self.model.own(placed))[1]
+        return made
 
     def operator(self, of: str | None = None, wrt: str | None = None) -> Any:
         """The Jacobian ∂of/∂wrt as a SciPy `LinearOperator` on flat vectors.
@@ -182,8 +211,8 @@ class Linearisation:
             dtype,
             lambda t: self.jvp({source: t}, target),
             lambda v: self.vjp({target: v}, source),
-            None if plan is None else partial(batching.matmat, self, plan, target, source),
-            None if plan is None else partial(batching.rmatmat, self, plan, target, source),
+            None if plan is None else partial(self._columns, plan, target, source),
+            None if plan is None else partial(self._rows, plan, target, source),
         )
 
     def blocks(self, of: Sequence[str] | None = None, wrt: Sequence[str] | None = None) -> dict[tuple[str, str], Any]:
@@ -192,52 +221,91 @@ class Linearisation:
         Parameters are inputs too. Raises what `operator` does.
         """
         chain = self.model.chain.spec
-        targets = of if of is not None else [t.name for t in chain.outputs if t.dtype == "real"]
-        sources = wrt if wrt is not None else [t.name for t in chain.inputs if t.dtype == "real"]
+        targets = of if of is not None else reals(chain.outputs)
+        sources = wrt if wrt is not None else reals(chain.inputs)
         return {(one, other): self.operator(one, other) for one in targets for other in sources}
 
     def jvp(self, tangents: Mapping[str, Array], of: str) -> Array:
         """The tangent of `of` for tangents of any tensors; those held fixed by none are 0."""
-        known = dict(tangents)
-        for placed in self.model.chain.stages:
-            if of in known:
-                break
-            moving = {own: known[name] for own, name in placed.inputs.items() if name in known}
-            names = [name for name in placed.outputs.values() if name not in tangents]
-            if not moving or not names:
-                continue
-            call = self.model._call(placed, self.values)
-            each = tuple(moving.get(t.name) for t in placed.layer.spec.inputs)
-            _, out = self.model.kernels[placed.name].jvp(call, each, **self.model.own(placed))
-            found = self.model.named(placed, out)
-            known |= {name: found[name] for name in names}
-        return known.get(of, np.zeros_like(self.values[of]))
+        found = self.tangents(tangents, of)
+        return found[of] if of in found else np.zeros_like(self.values[of])
 
     def vjp(self, cotangents: Mapping[str, Array], wrt: str) -> Array:
         """The cotangent of `wrt` for cotangents of any tensors; only what depends on `wrt` is pulled back."""
-        known: dict[str, Array] = dict(cotangents)
-        for placed, wanted in reversed(self._after(wrt)):
-            names = tuple(placed.outputs.values())
-            if not any(name in known for name in names):
-                continue
-            each = tuple(known.get(name) for name in names)
-            pulled = self.pullbacks[placed.name](each if len(each) > 1 else each[0], wrt=wanted)
-            for tensor, found in zip(placed.layer.spec.inputs, pulled, strict=True):
-                name = placed.inputs[tensor.name]
-                if found is not None:
-                    known[name] = known[name] + found if name in known else found
-        return known.get(wrt, np.zeros_like(self.values[wrt]))
+        found = self.cotangents(cotangents, wrt)
+        return found[wrt] if wrt in found else np.zeros_like(self.values[wrt])
 
-    def _after(self, wrt: str) -> list[tuple[Placed, tuple[str, ...]]]:
-        """The stages that `wrt` reaches, and by which of their real inputs."""
-        moving, found = {wrt}, []
+    def tangents(self, given: Mapping[str, Array], of: str | None = None) -> dict[str, Array]:
+        """The tangent of every tensor that moves, those given included; up to `of`, where it is named."""
+        known = dict(given)
         for placed in self.model.chain.stages:
-            real = (t.name for t in placed.layer.spec.inputs if t.dtype == "real")
-            wanted = tuple(own for own in real if placed.inputs[own] in moving)
-            if wanted and wrt not in placed.outputs.values():
-                moving |= set(placed.outputs.values())
-                found.append((placed, wanted))
-        return found
+            if of in known:
+                break
+            moved = {
+                own: known[placed.inputs[own]] for own in reals(placed.layer.spec.inputs) if placed.inputs[own] in known
+            }
+            made = [placed.outputs[own] for own in reals(placed.layer.spec.outputs)]
+            if moved and not given.keys() >= set(made):
+                known = {**dict(zip(made, self.pushed(placed, moved), strict=True)), **known}
+        return known
+
+    def cotangents(self, given: Mapping[str, Array], wrt: str) -> dict[str, Array]:
+        """The cotangent of every tensor between `wrt` and the given ones, both included."""
+        known, reached = dict(given), self.model.moving(wrt)
+        for placed in reversed([one for one in self.model.chain.stages if one.name in reached]):
+            cotangent = {own: known[name] for own, name in placed.outputs.items() if name in known}
+            if cotangent:
+                found = self.pulled(placed, cotangent, reached[placed.name])
+                for own, one in zip(reached[placed.name], found, strict=True):
+                    name = placed.inputs[own]
+                    known[name] = known[name] + one if name in known else one
+        return known
+
+    def pushed(self, placed: Placed, tangent: Mapping[str, Array]) -> tuple[Array, ...]:
+        """The tangents of a stage's real outputs, for those of the inputs that move, by the stage's own names."""
+        inputs = [t.name for t in placed.layer.spec.inputs]
+        moved = [own for own in inputs if own in tangent]
+        push = self.model.pushforward(placed.layer, tuple(map(inputs.index, moved)))
+        call = self.model.call(placed, self.values)
+        return each(push(*call, *(tangent[own] for own in moved), **self.model.own(placed)))
+
+    def pulled(self, placed: Placed, cotangent: Mapping[str, Array], wanted: Sequence[str]) -> tuple[Array, ...]:
+        """The cotangents of a stage's `wanted` inputs, for those of some outputs, by the stage's own names."""
+        given = tuple(map(cotangent.get, placed.outputs))
+        found = self.pullback(placed)(given if len(given) > 1 else given[0], wrt=tuple(wanted))
+        by_name = dict(zip((t.name for t in placed.layer.spec.inputs), found, strict=True))
+        return tuple(np.asarray(by_name[own]) for own in wanted)
+
+    def _columns(self, plan: batching.Plan, of: str, wrt: str, columns: Array) -> Array:
+        """J V, the columns of V [size of wrt, k] as batches."""
+        parts = []
+        for chunk, tiled in self._tiled(plan, columns):
+            found = tiled.jvp({wrt: plan.laid(chunk, self.values[wrt].shape)}, of)
+            parts.append(found.reshape(chunk.shape[1], self.values[of].size).T)
+        return np.concatenate(parts, axis=1)
+
+    def _rows(self, plan: batching.Plan, of: str, wrt: str, columns: Array) -> Array:
+        """Jᵀ V, the columns of V [size of of, k] as batches."""
+        parts = []
+        for chunk, tiled in self._tiled(plan, columns):
+            found = tiled.vjp({of: plan.laid(chunk, self.values[of].shape)}, wrt)
+            parts.append(found.reshape(chunk.shape[1], self.values[wrt].size).T)
+        return np.concatenate(parts, axis=1)
+
+    def _tiled(self, plan: batching.Plan, columns: Array) -> Iterator[tuple[Array, Linearisation]]:
+        """Columns in batches, each with the model at as many copies of the point."""
+        for chunk in batching.chunks(columns, max(self.values[name].nbytes for name in plan.tiled)):
+            yield chunk, Linearisation(self.model, batching.Tiled(self.values, plan, chunk.shape[1]))
+
+
+def reals(tensors: Iterable[Tensor]) -> tuple[str, ...]:
+    """The names of those that are real."""
+    return tuple(one.name for one in tensors if one.dtype == "real")
+
+
+def each(result: Any) -> tuple[Array, ...]:
+    """What a kernel returned, one array or several, as a tuple."""
+    return tuple(map(np.asarray, result if isinstance(result, tuple) else (result,)))
 
 
 def dense(linear: Any, limit: int = 1 << 27) -> Array:
