@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ import jaccomp as jc
 from jaccomp import layers as L
 from jaccomp.analysis.model import Model
 from jaccomp.analysis.parallel import run
-from jaccomp.analysis.study import study
+from jaccomp.analysis.study import Plan, study, work
 from jaccomp.errors import UsageError
 from jaccomp.runtime import Kernel
 
@@ -204,6 +205,38 @@ def test_a_cluster_that_loses_a_worker_has_the_same_numbers(cluster: Cluster, tm
     # What is left of the cluster serves a whole study.
     ours, theirs = (study(model, data(), chosen=2, draws=2, scheduler=one) for one in (None, cluster.address))
     assert ours.json() == theirs.json()
+
+
+def mortal(plan: Plan, task: Any) -> Any:
+    """A task of a study. The first process that begins its second one is lost there, and what it had found with it."""
+    folder, me = Path(os.environ["BEGUN"]), f"{os.getpid()} "
+    again = any(one.name.startswith(me) for one in folder.iterdir())
+    (folder / f"{me}{len(list(folder.iterdir()))}").touch()
+    if again:
+        with suppress(FileExistsError):
+            (folder / "lost").touch(exist_ok=False)
+            os._exit(1)
+    return work(plan, task)
+
+
+@needs_dask
+def test_a_study_that_loses_a_worker_reports_the_same_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What `jaccomp analyze --scheduler` runs: batches, samples by themselves and draws, on two processes and on one."""
+    (begun := tmp_path / "begun").mkdir()
+    monkeypatch.setattr("jaccomp.analysis.study.work", mortal)
+    made, model, counts = Cluster(tmp_path, BEGUN=str(begun)), small(), list[int]()
+    try:
+        found = study(
+            model, data(300), chosen=5, draws=2, scheduler=made.address, step=lambda done, total: counts.append(total)
+        )
+        gone = [one.poll() for one in made.workers]
+    finally:
+        made.close()
+    assert sorted(gone, key=str) == [1, None], "one worker is lost, and the other is there to the end"
+    tasks = 3 + 5 + 1
+    assert set(counts) == {tasks} and len(list(begun.iterdir())) - 1 >= tasks + 2, "two tasks of the lost one run again"
+    monkeypatch.undo()
+    assert found.json() == study(model, data(300), chosen=5, draws=2, workers=2).json()
 
 
 @needs_dask
