@@ -221,7 +221,7 @@ def mortal(plan: Plan, task: Any) -> Any:
 
 @needs_dask
 def test_a_study_that_loses_a_worker_reports_the_same_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What `jaccomp analyze --scheduler` runs: batches, samples by themselves and draws, on two processes and on one."""
+    """What `jaccomp analyze --scheduler` runs: batches, samples by themselves and draws, on two processes and one."""
     (begun := tmp_path / "begun").mkdir()
     monkeypatch.setattr("jaccomp.analysis.study.work", mortal)
     made, model, counts = Cluster(tmp_path, BEGUN=str(begun)), small(), list[int]()

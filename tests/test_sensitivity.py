@@ -192,12 +192,21 @@ def test_of_a_quadratic_form_the_radius_is_known() -> None:
     v /= np.linalg.norm(v)
     found = validity(model.at(x), 7 * v)
     exact = 0.05 * abs((x @ (A + A.T) @ v.T).item() / (v @ A @ v.T).item())
-    assert [found.radius, found.predicted, found.guaranteed] == pytest.approx([exact] * 3, rel=1e-6)
+    said = [found.radius, found.predicted, found.cautious, found.guaranteed]
+    assert said == pytest.approx([exact] * 4, rel=1e-6)
+
+
+def test_of_an_odd_function_the_third_derivative_alone_says_how_far() -> None:
+    """tanh r = r - r³/3 + ...: nothing bends at 0, and r²/3 is 5 % at √0.15."""
+    found = validity(Model(L.tanh, backend="numpy").at(np.zeros((1, 1))), np.ones((1, 1)))
+    assert found.curvature == 0 and found.predicted == np.inf
+    assert found.cautious == pytest.approx(np.sqrt(0.15), rel=1e-7)
+    assert found.cautious < found.radius < 1.1 * found.cautious
 
 
 def test_of_a_linear_model_first_order_holds_everywhere() -> None:
     found = validity(linear().at(np.ones((1, 5))), np.ones((1, 5)))
-    assert found.radius == found.predicted == found.guaranteed == np.inf
+    assert found.radius == found.predicted == found.cautious == found.guaranteed == np.inf
     assert '"radius": "inf"' in found.json()
 
 
@@ -255,7 +264,8 @@ def test_the_digits_are_told_apart() -> None:
 
 def test_first_order_holds_on_the_digits_as_far_as_curvature_says() -> None:
     """Along the worst perturbation of each of 30 digits, both ways: first order holds within 5 % in all of the radius
-    that second derivatives along the way guarantee; that of the point alone is right to leading order.
+    that the Hessian-vector product and its derivative at the point say, and in all that the product along the way
+    guarantees; that of the product at the point alone is right to leading order.
     """
     model, x, _ = digits()
     found = []
@@ -264,10 +274,10 @@ def test_first_order_holds_on_the_digits_as_far_as_curvature_says() -> None:
         worst = S.worst_case(at)
         assert worst.residual < 1e-10
         found += [validity(at, sign * worst.direction) for sign in (1, -1)]
-    radius, predicted, guaranteed = (
-        np.array([getattr(one, name) for one in found]) for name in ("radius", "predicted", "guaranteed")
+    radius, predicted, cautious, guaranteed = (
+        np.array([getattr(one, name) for one in found]) for name in ("radius", "predicted", "cautious", "guaranteed")
     )
-    assert np.all(radius >= guaranteed)
+    assert np.all(radius >= guaranteed) and np.all(radius >= cautious) and np.all(cautious > 0.3 * radius)
     assert np.all(guaranteed > 0.5 * predicted)
     assert 0.9 < np.median(radius / predicted) < 1.1
     for one in found:

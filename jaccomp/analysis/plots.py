@@ -202,18 +202,22 @@ def radii(found: Sequence[Validity]) -> Plot:
     left.axhline(tolerance, color=ORANGE, linewidth=1, linestyle="--", label=f"{tolerance:.0%}")
     left.set(xscale="log", yscale="log", xlabel="radius", ylabel="relative error of first order")
     left.legend(frameon=False)
-    numbers = {n: np.array([getattr(v, n) for v in found]) for n in ("radius", "predicted", "guaranteed")}
-    sound = np.isfinite(numbers["radius"]) & np.isfinite(numbers["predicted"]) & np.isfinite(numbers["guaranteed"])
+    names = {"predicted": ("at the point", GREY), "cautious": ("and its derivative", ORANGE),
+             "guaranteed": ("along the way", BLUE)}  # fmt: skip
+    numbers = {n: np.array([getattr(v, n) for v in found]) for n in ("radius", *names)}
+    sound = np.all([np.isfinite(one) for one in numbers.values()], axis=0)
     if sound.any():
-        right.plot(numbers["predicted"][sound], numbers["radius"][sound], ".", color=GREY, label="at the point")
-        right.plot(numbers["guaranteed"][sound], numbers["radius"][sound], ".", color=BLUE, label="along the way")
+        for name, (word, colour) in names.items():
+            right.plot(numbers[name][sound], numbers["radius"][sound], ".", color=colour, label=word)
         ends = [min(a[sound].min() for a in numbers.values()), max(a[sound].max() for a in numbers.values())]
-        right.plot(ends, ends, color=ORANGE, linewidth=0.8)
+        right.plot(ends, ends, color="black", linewidth=0.8)
         right.legend(frameon=False, title="curvature")
     right.set(xlabel="radius from curvature", ylabel="measured radius")
     caption = (
         f"Left: |y(x + r v) - y - r J v| / |r J v| along worst-case perturbations. Right: the radius where it passes "
-        f"{tolerance:.0%} beside what second derivatives along v say. Those along the way bound it from below."
+        f"{tolerance:.0%} beside what second derivatives along v say: at the point alone, which is right to leading "
+        "order and may lie on either side; with their own derivative there, which is cautious; all along the way, "
+        "which bound it from below."
     )
     return Plot("validity", "How far first order holds", caption, figure, numbers)
 

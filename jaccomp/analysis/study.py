@@ -73,14 +73,16 @@ class Study(Result):
         ways = [one for pair in self.validity for one in pair]
         if not ways:
             return ""
-        measured = np.array([[one.radius, one.predicted, one.guaranteed] for one in ways])
-        radius, predicted, guaranteed = np.quantile(measured, 0.5, axis=0, method="lower")
-        held = float((measured[:, 0] >= measured[:, 2]).mean())
-        return (
-            f"; first order holds within {ways[0].tolerance:.0%} up to {radius:.4g}\n"
-            f"  curvature predicts {predicted:.4g} at the point and guarantees {guaranteed:.4g} along the way, "
-            f"which {held:.0%} reach"
-        )
+        measured = np.array([[one.radius, one.predicted, one.cautious, one.guaranteed] for one in ways])
+        radius, *said = np.quantile(measured, 0.5, axis=0, method="lower")
+        reach = (measured[:, :1] >= measured[:, 1:]).mean(axis=0)
+        words = "by curvature at the point", "by it and its own derivative there", "by curvature along the way"
+        lines = [f"; first order holds within {ways[0].tolerance:.0%} up to {radius:.4g}"]
+        lines += [
+            f"  {word:34} {one:8.4g}, which {held:.0%} reach"
+            for word, one, held in zip(words, said, reach, strict=True)
+        ]
+        return "\n".join(lines)
 
 
 @dataclass(frozen=True)

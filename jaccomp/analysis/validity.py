@@ -1,11 +1,19 @@
 """How far a first-order prediction holds: the radius where the model leaves its tangent, and what curvature predicts.
 
-Along x + r v, y(r) = y + r J v + ∫ (r - s) y''(s) ds over 0..r. The relative error of the first-order prediction is
+Along x + r v, y(r) = y + r J v + ∫ (r - s) y''(s) ds over 0..r, where y''(s) = D²y[v, v] at x + s v is the
+Hessian-vector product along v. The relative error of the first-order prediction is
 
-    |y(r) - y - r J v| / |r J v|  <=  1/(r |J v|) ∫ (r - s) |y''(s)| ds  ≈  r |y''(0)| / (2 |J v|)
+    |y(r) - y - r J v| / |r J v|  <=  1/(r |J v|) ∫ (r - s) |y''(s)| ds                          guaranteed
+                                  <=  (r |y''(0)| / 2 + r² |y'''(0)| / 6) / |J v|  + O(r³)       cautious
+                                   ≈  r |y''(0)| / (2 |J v|)  + O(r²)                            predicted
 
-so it is at most `tolerance` up to `predicted` = 2 tolerance |J v| / |y''(0)|, to leading order, and up to `guaranteed`,
-where the integral reaches it, wherever the model is twice differentiable on the way. A kink, as relu's, has no y''.
+and each radius is the first where its line reaches `tolerance`. What they claim differs:
+
+    predicted    by the product at the point alone. Right to leading order: the true radius may be above it or below.
+    cautious     by the product and its derivative along v, at the point alone. The triangle inequality has both terms
+                 add up, so the true radius is above it but for terms of fourth derivatives.
+    guaranteed   by the product all along the way. The true radius is above it, but for the error of quadrature,
+                 wherever the model is twice differentiable on the way. A kink, as relu's, has no y''.
 """
 
 from __future__ import annotations
@@ -36,8 +44,9 @@ class Validity(Result):
     """How far the first-order change along a unit direction holds within `tolerance`.
 
     `radius` is measured: the first radius where the relative error passes `tolerance`, infinite if none up to
-    `radii[-1]` does. `predicted` and `guaranteed` are what curvature says, at the point and along the way. `slope` is
-    |J v|, `curvature` |D²y[v, v]|; `errors` are the relative errors at `radii`.
+    `radii[-1]` does. `predicted` and `cautious` are what curvature says at the point, without and with its own
+    derivative, `guaranteed` what it says along the way. `slope` is |J v|, `curvature` |D²y[v, v]|; `errors` are the
+    relative errors at `radii`.
     """
 
     of: str
@@ -45,6 +54,7 @@ class Validity(Result):
     tolerance: float
     radius: float
     predicted: float
+    cautious: float
     guaranteed: float
     slope: float
     curvature: float
@@ -55,7 +65,8 @@ class Validity(Result):
     def text(self) -> str:
         return (
             f"first order in {self.wrt} holds within {self.tolerance:.0%} up to {self.radius:.4g}: "
-            f"curvature at the point predicts {self.predicted:.4g}, along the way it guarantees {self.guaranteed:.4g}"
+            f"curvature at the point predicts {self.predicted:.4g} to leading order, {self.cautious:.4g} with its own "
+            f"derivative, and along the way it guarantees {self.guaranteed:.4g}"
         )
 
 
@@ -95,9 +106,10 @@ def validity(
 
     radii = limit / STEP ** np.arange(int(np.log(limit / scale * 100) / np.log(STEP)), -1, -1.0)
     errors = np.array([error(r) for r in radii])
+    cautious = _cautious(at, source, target, v, slope, curvature, tolerance, scale)
     guaranteed = _guaranteed(at, source, target, v, slope, tolerance, scale, limit)
     radius = _crossing(error, radii, errors, tolerance)
-    return Validity(target, source, tolerance, radius, predicted, guaranteed, slope, curvature, radii, errors)
+    return Validity(target, source, tolerance, radius, predicted, cautious, guaranteed, slope, curvature, radii, errors)
 
 
 def _crossing(error: Any, radii: Array, errors: Array, tolerance: float) -> float:
@@ -113,17 +125,29 @@ def _crossing(error: Any, radii: Array, errors: Array, tolerance: float) -> floa
     return low
 
 
+def _cautious(
+    at: Linearisation, wrt: str, of: str, v: Array, slope: float, curvature: float, tolerance: float, scale: float
+) -> float:
+    """The root of `r |y''| / 2 + r² |y'''| / 6 = tolerance slope`, with y''' by central differences of y''."""
+    point = at.values[wrt]
+    step = scale * float(np.finfo(point.dtype).eps) ** (1 / 3)
+    after, before = (_bend(at, wrt, of, v, point + h * v) for h in (step, -step))
+    half, sixth = curvature / 2, float(np.linalg.norm(after - before)) / (2 * step) / 6
+    both = half + float(np.sqrt(half**2 + 4 * sixth * tolerance * slope))
+    return 2 * tolerance * slope / both if both else inf
+
+
 def _guaranteed(
     at: Linearisation, wrt: str, of: str, v: Array, slope: float, tolerance: float, scale: float, limit: float
 ) -> float:
     """The first radius where `∫ (r - s) |y''(s)| ds / (r slope)` passes the tolerance, by the trapezoidal rule."""
     point, start, step = at.values[wrt], 0.0, scale / NODES
-    before = _bend(at, wrt, of, v, point)
+    before = float(np.linalg.norm(_bend(at, wrt, of, v, point)))
     mass = moment = 0.0  # ∫ |y''| and ∫ s |y''| from 0
     ratio = 0.0
     while start < limit:
         r = start + step
-        after = _bend(at, wrt, of, v, point + r * v)
+        after = float(np.linalg.norm(_bend(at, wrt, of, v, point + r * v)))
         mass += (before + after) * step / 2
         moment += (start * before + r * after) * step / 2
         here = (r * mass - moment) / (r * slope)
@@ -134,9 +158,9 @@ def _guaranteed(
     return inf
 
 
-def _bend(at: Linearisation, wrt: str, of: str, v: Array, x: Array) -> float:
-    """|D²y[v, v]| with `wrt` at x."""
+def _bend(at: Linearisation, wrt: str, of: str, v: Array, x: Array) -> Array:
+    """D²y[v, v] with `wrt` at x."""
     from jaccomp.analysis.model import Linearisation
 
-    there = Linearisation(at.model, values_from(at, {wrt: x.astype(v.dtype)}), {})
-    return float(np.linalg.norm(second_order(there, wrt, v)[of][1]))
+    there = Linearisation(at.model, values_from(at, {wrt: x.astype(v.dtype)}))
+    return second_order(there, wrt, v)[of][1]
