@@ -13,17 +13,24 @@ import numpy as np
 import pytest
 from commands import Run
 
+import jaccomp as jc
+from jaccomp import layers as L
 from jaccomp.analysis import plots
+from jaccomp.analysis.model import Model
 from jaccomp.analysis.sensitivity import Influence
 from jaccomp.errors import UsageError
 
 CHAINS = """\
 import jaccomp as jc
-from jaccomp.layers import attention, linear, mean_pool, rmsnorm, tanh
+from jaccomp.layers import attention, batchnorm, conv2d, cross_entropy, embedding, global_avgpool2d, linear, mean_pool
+from jaccomp.layers import rmsnorm, tanh
 
 mlp = jc.chain("mlp", fc1=linear, act=tanh, fc2=linear)
 heard = jc.stage(attention, q="norm", k="norm", v="norm")
 sentence = jc.chain("sentence", norm=rmsnorm, heard=heard, pool=mean_pool)
+words = jc.chain("words", table=embedding, fc=linear)
+scored = jc.chain("scored", fc=linear, loss=cross_entropy)
+pictures = jc.chain("pictures", conv=conv2d, norm=batchnorm, pool=global_avgpool2d)
 """
 
 
@@ -119,6 +126,64 @@ def test_the_digits(run: Run, tmp_path: Path) -> None:
     assert {"influence.png", "worst.png"} <= {path.name for path in tmp_path.iterdir()}
 
 
+def test_numbers_of_other_dtypes_are_what_they_say(run: Run, folder: Path) -> None:
+    """Parameters in float32, as most are kept, and data of whole numbers."""
+    whole = np.arange(24).reshape(6, 4)
+    np.savez("single.npz", **{name: value.astype(np.float32) for name, value in np.load("parameters.npz").items()})
+    np.savez("double.npz", **{name: value.astype(np.float64) for name, value in np.load("single.npz").items()})
+    np.save("whole.npy", whole)
+    np.save("floats.npy", whole.astype(np.float64))
+    found = []
+    for parameters, data in (("single", "whole"), ("double", "floats")):
+        words = ("analyze", "chains.py:mlp", "--parameters", f"{parameters}.npz", "--data", f"{data}.npy")
+        code, out, err = run(*words, *FEW, "--json")
+        assert (code, err) == (0, "")
+        found.append({name: one for name, one in json.loads(out).items() if name != "record"})
+    assert found[0] == found[1]
+
+
+def test_tokens_go_by_what_they_are_embedded_in(run: Run, folder: Path) -> None:
+    rng = np.random.default_rng(1)
+    np.savez("words.npz", table_table=rng.standard_normal((7, 4)), fc_W=rng.standard_normal((3, 4)), fc_b=np.zeros(3))
+    np.save("ids.npy", rng.integers(0, 7, (5, 6)))
+    np.save("beyond.npy", np.array([[1, 2], [3, 7]]))
+    words = ("analyze", "chains.py:words", "--parameters", "words.npz", *FEW, "--json")
+    code, _, err = run(*words, "--data", "ids.npy")
+    assert code == 2 and "study of model 'words': ids is of integers.\n  Name a real tensor for `wrt`" in err
+    code, out, _ = run(*words, "--data", "ids.npy", "--wrt", "table_y")
+    assert code == 0 and np.shape(json.loads(out)["energy"]["values"]) == (2, 6, 4)
+    code, _, err = run(*words, "--data", "beyond.npy", "--wrt", "table_y")
+    assert code == 2 and "does not take samples of shape (2,): embedding(ids, table): ids[" in err
+
+
+def test_a_loss_of_one_sample_is_studied(run: Run, folder: Path) -> None:
+    rng = np.random.default_rng(2)
+    np.savez("scored.npz", fc_W=rng.standard_normal((3, 4)), fc_b=np.zeros(3), loss_labels=np.array([1]))
+    code, out, _ = run(
+        "analyze", "chains.py:scored", "--parameters", "scored.npz", "--data", "data.npz", *FEW, "--json"
+    )
+    found = json.loads(out)
+    assert code == 0 and found["influence"] is None and found["margins"] is None
+    assert found["energy"]["probes"] == 0 and np.sqrt(np.sum(found["energy"]["values"][0])) == pytest.approx(
+        found["worst"][0]["gain"]
+    )
+
+
+def test_samples_that_would_meet_in_a_batch_are_studied_by_themselves(run: Run, folder: Path) -> None:
+    rng = np.random.default_rng(3)
+    weights = {"conv_weight": rng.standard_normal((3, 1, 3, 3)), "conv_b": np.zeros(3)}
+    np.savez("pictures.npz", **weights, norm_g=np.ones(3), norm_bias=np.zeros(3))
+    np.save("images.npy", images := rng.standard_normal((3, 1, 6, 6)))
+    words = ("analyze", "chains.py:pictures", "--parameters", "pictures.npz", "--data", "images.npy", *FEW)
+    code, out, _ = run(*words, "--image", "6x6", "-o", "out", "--json")
+    assert code == 0
+    assert not (folder / "out" / "tokens.png").exists() and (folder / "out" / "influence.png").exists()
+    chain = jc.chain("pictures", conv=L.conv2d, norm=L.batchnorm, pool=L.global_avgpool2d)
+    y = [Model(chain, dict(np.load("pictures.npz")), backend="numpy")(images[k : k + 1])[-1] for k in range(3)]
+    chords = [np.linalg.norm(y[a] - y[b]) / np.linalg.norm(images[a] - images[b]) for a, b in ((0, 1), (0, 2), (1, 2))]
+    assert json.loads(out)["lipschitz"]["chord"] == pytest.approx(max(chords), rel=1e-9)
+
+
 class Trap:
     """What no data file may do: run code when it is read."""
 
@@ -139,7 +204,7 @@ def test_data_is_never_unpickled(run: Run, folder: Path) -> None:
     ("words", "says"),
     [
         (("chains.py:mlp",), "analyze: no data was given."),
-        (("chains.py:mlp", "--data", "none.npy"), "file none.npy: it holds no arrays: No such file or directory"),
+        (("chains.py:mlp", "--data", "none.npy"), "file none.npy: it cannot be read: No such file or directory."),
         (("chains.py:mlp", "--data", "chains.py"), "file chains.py: it holds no arrays"),
         (("chains.py:mlp", "--data", "parameters.npz"), "data parameters.npz: it has fc1_W, fc1_b, fc2_W, fc2_b."),
         (("chains.py:mlp", "--data", "nan.npy"), "file nan.npy, array 'x': it holds infinities or NaN."),
@@ -149,7 +214,10 @@ def test_data_is_never_unpickled(run: Run, folder: Path) -> None:
         (("chains.py:mlp", "--data", "data.npz", "--image", "8"), "analyze --image 8: it is no shape."),
         (("chains.py:mlp", "--data", "data.npz", "--image", "3x3"), "analyze --image: samples of shape (4,)"),
         (("chains.py:mlp", "--data", "data.npz", "--samples", "0"), "analyze --samples: it is 0."),
-        (("chains.py:mlp", "--data", "data.npz", "--parameters", "other.npz"), "model 'mlp': the chain has no 'Q'."),
+        (
+            ("chains.py:mlp", "--data", "data.npz", "--parameters", "other.npz"),
+            "model 'mlp': the chain has no input 'Q'.",
+        ),
         (("relu", "--data", "data.npz", "--of", "q", "--backend", "numpy"), "there is no tensor 'q'."),
         (("digits", "--parameters", "parameters.npz"), "analyze --parameters: the digits have their own."),
         (("nothing", "--data", "data.npz"), "layer 'nothing': the library has no layer of that name."),
@@ -185,7 +253,7 @@ def test_a_model_that_no_sample_moves_is_studied(run: Run, folder: Path) -> None
 def test_a_sample_that_does_not_fit_is_refused(run: Run, folder: Path) -> None:
     np.save("wide.npy", np.ones((3, 7)))
     code, _, err = run(*MLP, "--data", "wide.npy")
-    assert code == 2 and "study of model 'mlp': it does not take a sample of shape (1, 7)" in err
+    assert code == 2 and "study of model 'mlp': it does not take samples of shape (7,)" in err
 
 
 def test_analyze_says_what_it_needs(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -97,8 +97,12 @@ def test_a_wide_chain_is_linearised_in_memory_for_its_values() -> None:
 
 
 def test_what_a_model_refuses() -> None:
-    with pytest.raises(UsageError, match=r"model 'linear': the chain has no 'Q'"):
+    with pytest.raises(UsageError, match=r"model 'linear': the chain has no input 'Q'.\n  It has x, W, b."):
         Model(L.linear, {"Q": np.ones(3)})
+    with pytest.raises(UsageError, match=r"model 'tanh': the chain has no scalar or size 'x'.\n  It has N."):
+        Model(L.tanh, x=3)
+    with pytest.raises(UsageError, match="model 'tanh': the chain has no input 'N'"):
+        Model(L.tanh, {"N": np.ones(3)})
     model = Model(L.tanh, backend="numpy")
     with pytest.raises(UsageError, match="2 inputs for 1: x"):
         model(np.ones(3), np.ones(3))

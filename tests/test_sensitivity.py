@@ -18,6 +18,7 @@ from jaccomp.analysis.rows import row_jacobians, rows_apart
 from jaccomp.analysis.stages import local, second_order, values_from
 from jaccomp.analysis.validity import validity
 from jaccomp.errors import UsageError
+from jaccomp.reference import sampling
 
 
 def rng(seed: int = 0) -> np.random.Generator:
@@ -85,13 +86,30 @@ def test_the_local_operator_of_a_stage_of_two_inputs() -> None:
 
 
 def test_rows_that_depend_on_others_are_known_without_a_number() -> None:
-    def apart(name: str, **wires: str) -> bool:
+    def apart(name: str) -> bool:
         layer = L.get(name)
-        return rows_apart(Model(layer), layer.spec.outputs[0].name, layer.spec.inputs[0].name)
+        sample = sampling.draw(layer.spec, "different", sampling.different(layer.spec, rng()), rng())
+        assert sample is not None
+        model = Model(layer, backend="numpy", **sample.scalars)
+        at = model.at(*(sample.inputs[t.name] for t in layer.spec.inputs))
+        return rows_apart(at, layer.spec.outputs[0].name, layer.spec.inputs[0].name)
 
     assert [n for n in ("linear", "layernorm", "gelu", "attention", "conv2d", "maxpool2d") if not apart(n)] == []
     assert [n for n in ("batchnorm", "mse", "cross_entropy") if apart(n)] == []
-    assert rows_apart(block(), "y", "x")
+    at = block().at(rng().standard_normal((1, 4)))
+    assert rows_apart(at, "y", "x") and not rows_apart(at, "y", "fc_W")
+    assert not rows_apart(block().at(rng().standard_normal(4)), "y", "x"), "its leading axis is not of samples"
+
+
+def test_rows_that_meet_a_parameter_of_one_sample_go_one_by_one() -> None:
+    """A state is of as many samples as it has rows: the cell takes one sample at a time."""
+    draw = rng(4)
+    shapes = {"h": (1, 3), "c": (1, 3), "w_ih": (12, 2), "w_hh": (12, 3), "b_ih": (12,), "b_hh": (12,)}
+    model = Model(L.lstm_cell, {name: draw.standard_normal(shape) for name, shape in shapes.items()}, backend="numpy")
+    x = draw.standard_normal((4, 2))
+    assert not rows_apart(model.at(x[:1]), "h_next", "x")
+    each = np.stack([dense(model.at(x[k : k + 1]).operator("h_next", "x")) for k in range(4)])
+    np.testing.assert_allclose(S.influence(model, x, of="h_next").mean, each.mean(0), rtol=1e-12)
 
 
 def test_each_row_has_its_own_jacobian() -> None:
@@ -125,6 +143,14 @@ def test_influence_is_an_average_of_dense_jacobians() -> None:
     np.testing.assert_allclose(found.mean_absolute, np.abs(each).mean(0), rtol=1e-12)
     np.testing.assert_allclose(found.error, np.abs(each).std(0, ddof=1) / np.sqrt(7), rtol=1e-9)
     np.testing.assert_allclose(found.consistency, np.abs(np.sign(each).mean(0)), rtol=1e-12)
+
+
+def test_energy_of_an_output_without_samples_is_exact_too() -> None:
+    model = Model(L.mse, {"z": np.zeros((1, 3))}, backend="numpy")
+    x = rng().standard_normal((1, 3))
+    found = S.energy(model, x)
+    np.testing.assert_allclose(found.values, (2 * x / 3) ** 2, rtol=1e-12)
+    assert found.probes == 0 and np.all(found.errors == 0)
 
 
 def test_energy_is_exact_for_few_outputs_and_estimated_for_many() -> None:

@@ -29,12 +29,13 @@ class Plan:
     """The stages that a tangent of `wrt` reaches, in order; `tiled` tensors have one copy for each column.
 
     `fresh` says that copies lie along a new axis: every tiled tensor leads with axes of any number. Otherwise they lie
-    one after the other along the leading axis.
+    one after the other along the leading axis. `rows` says that all tiled tensors have that axis.
     """
 
     stages: tuple[Placed, ...]
     tiled: frozenset[str]
     fresh: bool
+    rows: bool
 
     def tile(self, array: Array, copies: int) -> Array:
         if self.fresh:
@@ -68,9 +69,8 @@ def plan(chain: Chain, of: str, wrt: str, ranks: Mapping[str, int]) -> Plan | No
         if any(name in tiled and own not in lead.tensors for own, name in placed.inputs.items()):
             return None
     fresh = all(lead.any_number for _, lead in stages)
-    if not fresh and not all(_has_lead(placed, lead, ranks) for placed, lead in stages):
-        return None
-    return Plan(tuple(placed for placed, _ in stages), frozenset(tiled), fresh)
+    rows = all(_has_lead(placed, lead, ranks) for placed, lead in stages)
+    return Plan(tuple(placed for placed, _ in stages), frozenset(tiled), fresh, rows) if fresh or rows else None
 
 
 def _has_lead(placed: Placed, lead: Lead, ranks: Mapping[str, int]) -> bool:

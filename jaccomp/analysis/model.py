@@ -56,14 +56,17 @@ class Model:
         self.constants = constants
         self.backend = backend
         self.threads = threads
-        inputs = [t.name for t in self.chain.spec.inputs]
         spec = self.chain.spec
-        known = {*inputs, *(s.name for s in spec.scalars), *(s.name for s in spec.sizes)}
-        for name in (*self.parameters, *constants):
-            if name not in known:
-                raise UsageError(
-                    f"model {self.name!r}", f"the chain has no {name!r}.", f"It has {', '.join(sorted(known))}."
-                )
+        inputs = [t.name for t in spec.inputs]
+        numbers = [*(s.name for s in spec.scalars), *(s.name for s in spec.sizes)]
+        for what, given, known in (("input", self.parameters, inputs), ("scalar or size", constants, numbers)):
+            for name in given:
+                if name not in known:
+                    raise UsageError(
+                        f"model {self.name!r}",
+                        f"the chain has no {what} {name!r}.",
+                        f"It has {', '.join(known) or 'none'}.",
+                    )
         self.inputs: tuple[str, ...] = tuple(name for name in inputs if name not in self.parameters)
         self._pushforwards: dict[tuple[Layer, Ways], Callable[..., Any]] = {}
         self._building = RLock()

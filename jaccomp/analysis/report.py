@@ -36,7 +36,7 @@ def figures(study: Study, x: Array, image: tuple[int, int] | None, words: Sequen
     found = [plots.spectra(study.depths), plots.gradients(study.depths), plots.amplifiers(study.amplification)]
     if study.influence is not None:
         found.append(plots.influences(study.influence, image) if image is not None else plots.features(study.influence))
-    if study.energy.values.ndim > 2:
+    if study.energy.values.ndim == 3 and image is None:
         found.append(plots.tokens(study.energy, words))
     if image is not None:
         reached = [min((one.radius for one in pair), default=0.0) for pair in study.validity]

@@ -1,7 +1,7 @@
 """Data sets: samples along the leading axis, and the Jacobian of each sample by few VJPs of the whole batch.
 
 Where row k of an output depends on row k of an input alone, one VJP gives a row of every sample's Jacobian at once.
-Whether it does is read off the certificates of the stages' blocks; no number is looked at.
+Whether it does is read off the equations of the stages (`batching`); no number is looked at.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from jaccomp.analysis import batching
 from jaccomp.errors import UsageError
 
 if TYPE_CHECKING:
     from jaccomp.analysis.model import Linearisation, Model
-    from jaccomp.jacobian import Jacobian
 
 Array = NDArray[Any]
 CHUNK = 128
@@ -24,32 +24,14 @@ CHUNK = 128
 MOST_OUTPUTS = 256
 
 
-def rows_apart(model: Model, of: str, wrt: str) -> bool:
-    """Is every block on the way from `wrt` to `of` block diagonal over the leading axes?"""
-    apart, mixed = {wrt}, set[str]()
-    for placed in model.chain.stages:
-        for output in placed.layer.spec.outputs:
-            name = placed.outputs[output.name]
-            if name == wrt or output.dtype != "real":
-                continue
-            reals = [t.name for t in placed.layer.spec.inputs if t.dtype == "real"]
-            ways = [own for own in reals if placed.inputs[own] in apart | mixed]
-            if any(placed.inputs[own] in mixed for own in ways):
-                mixed.add(name)
-            elif ways:
-                tied = all(_tied(placed.layer.jacobian(output.name, own)) for own in ways)
-                (apart if tied else mixed).add(name)
-    return of in apart
+def rows_apart(at: Linearisation, of: str, wrt: str) -> bool:
+    """Does row k of `of` depend on row k of `wrt` alone, with samples along the leading axis and any number of them?
 
-
-def _tied(block: Jacobian) -> bool:
-    """Does every term of the block tie the first axis of its rows to the first of its columns?"""
-    layout, ties = block.layout.layout, block.layout.ties
-    if not block.layout.parts:
-        return True
-    if not layout.rows or not layout.columns or len(layout.rows[0]) != 1 or len(layout.columns[0]) != 1:
-        return False
-    return (layout.rows[0][0], layout.columns[0][0]) in ties
+    So it is where every stage on the way treats that axis point by point and no parameter has it.
+    """
+    ranks = {name: value.ndim for name, value in at.values.items()}
+    plan = batching.plan(at.model.chain, of, wrt, ranks)
+    return plan is not None and plan.rows and plan.tiled.isdisjoint(at.model.parameters)
 
 
 def row_jacobians(at: Linearisation, of: str, wrt: str, limit: int = MOST_OUTPUTS) -> Array:
@@ -86,7 +68,7 @@ def ends(model: Model, of: str | None, wrt: str | None) -> tuple[str, str]:
 def linearised(model: Model, x: ArrayLike, of: str, wrt: str) -> Iterator[Linearisation]:
     """The model at the samples of `x`, many together where their rows are apart."""
     samples = checked(model, x)
-    for part in chunks(len(samples), rows_apart(model, of, wrt)):
+    for part in chunks(len(samples), rows_apart(model.at(samples[:1]), of, wrt)):
         yield model.at(samples[part])
 
 

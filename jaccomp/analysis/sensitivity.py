@@ -148,10 +148,14 @@ def energy(
 
 def energy_at(at: Linearisation, of: str, wrt: str, *, probes: int, seed: int | Sequence[int]) -> Energy:
     """The energy of one linearisation whose rows are apart."""
-    rng, target = np.random.default_rng(seed), at.values[of]
-    if len(target) == len(at.values[wrt]) and target[0].size <= probes:
-        each = row_jacobians(at, of, wrt)
-        values = (each**2).sum(axis=tuple(range(1, target.ndim)))
+    rng, target, source = np.random.default_rng(seed), at.values[of], at.values[wrt]
+    rows = len(target) if target.ndim and len(target) == len(source) else 1
+    if target.size <= rows * probes:
+        values = np.zeros_like(source)
+        for k in range(target.size // rows):
+            unit = np.zeros((rows, target.size // rows), target.dtype)
+            unit[:, k] = 1
+            values += at.vjp({of: unit.reshape(target.shape)}, wrt) ** 2
         return Energy(of, wrt, values, np.zeros_like(values), 0)
     draws = np.stack([at.vjp({of: _signs(rng, target)}, wrt) ** 2 for _ in range(probes)])
     return Energy(of, wrt, draws.mean(0), draws.std(0, ddof=1) / np.sqrt(probes), probes)

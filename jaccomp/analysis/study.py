@@ -27,9 +27,11 @@ from jaccomp.analysis.validity import Validity, validity
 from jaccomp.errors import JaccompError, UsageError
 
 if TYPE_CHECKING:
-    from jaccomp.analysis.model import Model
+    from jaccomp.analysis.model import Linearisation, Model
 
 Array = NDArray[Any]
+PAIRED = 1024  # samples of which chords are looked at, in pairs
+KEPT = 1e-3  # of a radius: less than that is the error of quadrature
 
 
 @dataclass(frozen=True)
@@ -75,13 +77,15 @@ class Study(Result):
             return ""
         measured = np.array([[one.radius, one.predicted, one.cautious, one.guaranteed] for one in ways])
         radius, *said = np.quantile(measured, 0.5, axis=0, method="lower")
-        reach = (measured[:, :1] >= measured[:, 1:]).mean(axis=0)
+        reach = measured[:, :1] >= (1 - KEPT) * measured[:, 1:]
         words = "by curvature at the point", "by it and its own derivative there", "by curvature along the way"
         lines = [f"; first order holds within {ways[0].tolerance:.0%} up to {radius:.4g}"]
         lines += [
             f"  {word:34} {one:8.4g}, which {held:.0%} reach"
-            for word, one, held in zip(words, said, reach, strict=True)
+            for word, one, held in zip(words, said, reach.mean(axis=0), strict=True)
         ]
+        if not reach[:, -1].all():
+            lines.append("  a way that falls short of that along the way meets a kink, as of relu or of a maximum")
         return "\n".join(lines)
 
 
@@ -123,6 +127,10 @@ class Draws:
 
 @dataclass(frozen=True)
 class OfBatch:
+    """What came of a batch; `inputs` and `outputs` are the values of `wrt` and `of`, row by row."""
+
+    inputs: Array
+    outputs: Array
     moments: Moments
     slopes: Array
     margins: Margins | None
@@ -130,6 +138,10 @@ class OfBatch:
 
 @dataclass(frozen=True)
 class OfPoint:
+    """What came of one sample; `inputs` and `outputs` have a leading axis of 1."""
+
+    inputs: Array
+    outputs: Array
     gains: Gains
     depths: AtDepths
     worst: WorstCase
@@ -142,8 +154,10 @@ Task: TypeAlias = Batch | Point | Draws
 
 
 def work(plan: Plan, task: Task) -> OfBatch | OfPoint | Propagation:
-    """Do one task."""
+    """Do one task. Raises `UsageError` where the model does not take a sample of it."""
     if isinstance(task, Draws):
+        for k in range(len(task.x)):
+            _at(plan.model, task.x[k : k + 1])
         batch, count = partial(_drawn, task.x), task.count
         return propagate(plan.model, batch, draws=count, of=plan.of, wrt=plan.wrt, seed=plan.seed)
     return _batch(plan, task) if isinstance(task, Batch) else _point(plan, task)
@@ -154,9 +168,22 @@ def _drawn(x: Array, rng: np.random.Generator) -> Array:
     return x[k : k + 1]
 
 
+def _at(model: Model, x: Array) -> Linearisation:
+    try:
+        return model.at(x)
+    except (ValueError, TypeError, IndexError) as error:
+        if isinstance(error, JaccompError):
+            raise
+        raise UsageError(
+            f"study of model {model.name!r}", f"it does not take samples of shape {x.shape[1:]}: {error}"
+        ) from None
+
+
 def _batch(plan: Plan, task: Batch) -> OfBatch:
-    at = plan.model.at(task.x)
+    at = _at(plan.model, task.x)
     return OfBatch(
+        at.values[plan.wrt],
+        at.values[plan.of],
         sensitivity.moments(at, plan.of, plan.wrt),
         sensitivity.slopes(at, plan.of, plan.wrt),
         margin.stepped(at, plan.of, plan.wrt) if task.scores else None,
@@ -164,11 +191,13 @@ def _batch(plan: Plan, task: Batch) -> OfBatch:
 
 
 def _point(plan: Plan, task: Point) -> OfPoint:
-    at, of, wrt, number = plan.model.at(task.x), plan.of, plan.wrt, task.number
+    at, of, wrt, number = _at(plan.model, task.x), plan.of, plan.wrt, task.number
     worst = sensitivity.worst_case(at, of, wrt)
     names = depth.cuts(plan.model.chain, of, wrt)
     ways = (worst.direction, -worst.direction) if worst.gain > 0 else ()
     return OfPoint(
+        at.values[wrt],
+        at.values[of].reshape(1, -1),
         amplification.gains(at, of, wrt, draws=plan.draws, seed=(plan.seed, number, 0)),
         depth.at_depths(at, of, wrt, draws=plan.draws, seed=(plan.seed, number, 1)),
         worst,
@@ -204,10 +233,11 @@ def study(
     target, source = ends(model, of, wrt)
     samples = checked(model, x)
     picked = np.sort(np.random.default_rng(seed).permutation(len(samples))[:chosen])
-    y = _known(model, samples[:1], target, source)
+    at = _known(model, samples[:1], target, source)
+    y = at.values[target]
     wide = y.ndim < 1 or y.shape[0] != 1 or y.size > MOST_OUTPUTS
     plan = Plan(model, target, source, draws, probes, seed)
-    parts = () if wide else chunks(len(samples), rows_apart(model, target, source))
+    parts = () if wide else chunks(len(samples), rows_apart(at, target, source) and _takes(model, samples[:2]))
     points = [Point(samples[k : k + 1], number) for number, k in enumerate(picked)]
     scores = y.ndim == 2 and y.size > 1
     batches = [Batch(samples[part], scores) for part in parts]
@@ -218,9 +248,8 @@ def study(
     )  # fmt: skip
     averaged = [one for one in done if isinstance(one, OfBatch)]
     singles = [one for one in done if isinstance(one, OfPoint)]
-    near = samples[picked]
+    inputs, outputs = ([getattr(one, name) for one in averaged or singles] for name in ("inputs", "outputs"))
     gains = np.concatenate([one.slopes for one in averaged]) if averaged else np.array([w.worst.gain for w in singles])
-    seen = samples if averaged else near
     margins = [one.margins for one in averaged if one.margins is not None]
     return Study(
         model.name,
@@ -234,33 +263,32 @@ def study(
         depth.by_depth(depth.cuts(model.chain, target, source), singles[0].whole, [one.depths for one in singles]),
         next(one for one in done if isinstance(one, Propagation)),
         amplification.gathered(model, source, [one.gains for one in singles]),
-        sensitivity.bounded(gains, *_pairs(model, seen, target, source)),
+        sensitivity.bounded(gains, *(np.concatenate(one)[:PAIRED] for one in (inputs, outputs))),
         margin.joined(margins) if margins else None,
         tuple(one.worst for one in singles),
         tuple(one.validity for one in singles),
     )
 
 
-def _known(model: Model, x: Array, of: str, wrt: str) -> Array:
-    """The value of `of`. Raises `UsageError` where a sample does not fit, or either is no real tensor of the model."""
+def _known(model: Model, x: Array, of: str, wrt: str) -> Linearisation:
+    """The model at a sample. Raises `UsageError` where it does not fit, or either name is no real tensor of samples."""
     what = f"study of model {model.name!r}"
-    try:
-        at = model.at(x)
-    except (ValueError, TypeError, IndexError) as error:
-        if isinstance(error, JaccompError):
-            raise
-        raise UsageError(what, f"it does not take a sample of shape {x.shape}: {error}") from None
+    at = _at(model, x)
     at.operator(of, wrt)
     for name in (of, wrt):
         if at.values[name].dtype.kind != "f":
-            raise UsageError(what, f"{name} is of integers.", "Name a real tensor, as that of the embedded tokens.")
+            raise UsageError(
+                what, f"{name} is of integers.", "Name a real tensor for `wrt`, as that of the embedded tokens."
+            )
     if not at.values[wrt].ndim or len(at.values[wrt]) != 1:
         raise UsageError(what, f"{wrt} has no axis of samples.", "Name a tensor that is made of the data.")
-    return at.values[of]
+    return at
 
 
-def _pairs(model: Model, x: Array, of: str, wrt: str, most: int = 1024) -> tuple[Array, Array]:
-    """The values of `wrt` and `of` at the first samples, to compare in pairs."""
-    at = model.at(x[:most])
-    source, target = at.values[wrt], at.values[of]
-    return (source, target) if len(source) == len(target) else (source[:1], target[:1])
+def _takes(model: Model, x: Array) -> bool:
+    """Does the model take several samples at once? Where a parameter is of one sample, as a state, it does not."""
+    try:
+        model(x)
+    except (ValueError, TypeError, IndexError):
+        return False
+    return True

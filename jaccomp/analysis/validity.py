@@ -18,6 +18,7 @@ and each radius is the first where its line reaches `tolerance`. What they claim
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import inf
 from typing import TYPE_CHECKING, Any
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 Array = NDArray[Any]
 TOLERANCE = 0.05
 STEP = 2**0.125  # between the radii that are tried
-NODES, GROWTH = 32, 1.06  # of the integral up to the predicted radius, and how steps grow
+NODES, GROWTH, FEWEST = 32, 1.06, 8  # of the integral up to the predicted radius, how steps grow, of a spline
 
 
 @dataclass(frozen=True)
@@ -140,22 +141,30 @@ def _cautious(
 def _guaranteed(
     at: Linearisation, wrt: str, of: str, v: Array, slope: float, tolerance: float, scale: float, limit: float
 ) -> float:
-    """The first radius where `∫ (r - s) |y''(s)| ds / (r slope)` passes the tolerance, by the trapezoidal rule."""
-    point, start, step = at.values[wrt], 0.0, scale / NODES
-    before = float(np.linalg.norm(_bend(at, wrt, of, v, point)))
-    mass = moment = 0.0  # ∫ |y''| and ∫ s |y''| from 0
-    ratio = 0.0
-    while start < limit:
-        r = start + step
-        after = float(np.linalg.norm(_bend(at, wrt, of, v, point + r * v)))
-        mass += (before + after) * step / 2
-        moment += (start * before + r * after) * step / 2
-        here = (r * mass - moment) / (r * slope)
-        if here > tolerance:
-            return start + step * (tolerance - ratio) / (here - ratio)
-        start, before, ratio = r, after, here
+    """The first radius where `∫ (r - s) |y''(s)| ds / (r slope)` passes the tolerance; the integral is that of a cubic
+    spline through |y''|, integrated twice.
+    """
+    from scipy.interpolate import CubicSpline
+
+    point, step = at.values[wrt], scale / NODES
+    radii, bends = [0.0], [float(np.linalg.norm(_bend(at, wrt, of, v, point)))]
+    while radii[-1] < limit:
+        radii.append(radii[-1] + step)
+        bends.append(float(np.linalg.norm(_bend(at, wrt, of, v, point + radii[-1] * v))))
         step *= GROWTH
+        if len(radii) < FEWEST:
+            continue
+        lost = CubicSpline(radii, bends).antiderivative(2)
+        if lost(radii[-1]) > tolerance * slope * radii[-1]:
+            return _root(lost, tolerance * slope, 1e-6 * step, radii[-1])
     return inf
+
+
+def _root(lost: Callable[[float], float], allowed: float, low: float, high: float) -> float:
+    """Where what is lost is what is allowed for each unit of radius."""
+    from scipy.optimize import brentq
+
+    return float(brentq(lambda r: lost(r) - allowed * r, low, high))
 
 
 def _bend(at: Linearisation, wrt: str, of: str, v: Array, x: Array) -> Array:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import argparse
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +24,7 @@ from jaccomp.errors import UsageError
 if TYPE_CHECKING:
     from jaccomp.analysis.model import Model
     from jaccomp.analysis.study import Study
+    from jaccomp.layer import Layer
 
 HELP = "what Jacobians say of a model over data"
 DIGITS = "digits"
@@ -56,7 +57,7 @@ def run(arguments: argparse.Namespace) -> int:
     from jaccomp.analysis.study import study
 
     model = _model(arguments)
-    x, image = _data(arguments.data or arguments.model), _shape(arguments)
+    x, image = _real(_data(arguments.data or arguments.model), model.inputs, model.chain), _shape(arguments)
     if image is not None and x.ndim and image[0] * image[1] * len(x) != x.size:
         raise UsageError("analyze --image", f"samples of shape {x.shape[1:]} are no such image.", "Give another shape.")
     directory = Path(arguments.output)
@@ -118,7 +119,8 @@ def _model(arguments: argparse.Namespace) -> Model:
     parameters = _arrays(arguments.parameters) if arguments.parameters else {}
     constants = dict(_constant(one) for one in arguments.set)
     layer = only(arguments.model).load()
-    return Model(layer, parameters, backend=arguments.backend, threads=1, **constants)
+    converted = {name: _real(value, [name], layer) for name, value in parameters.items()}
+    return Model(layer, converted, backend=arguments.backend, threads=1, **constants)
 
 
 def _digits(backend: str) -> Model:
@@ -151,18 +153,23 @@ def _constant(text: str) -> tuple[str, float | int]:
 # Data
 
 
+def _real(value: Array, names: Sequence[str], layer: Layer) -> Array:
+    """Numbers for a real input of a layer, in float64 whatever they are kept in; of an integer one as they are."""
+    real = any(t.name in names and t.dtype == "real" for t in layer.spec.inputs)
+    return value.astype(np.float64) if real else value
+
+
 def _data(given: str) -> Array:
-    """The samples, floats in float64."""
+    """The samples."""
     if given == DIGITS:
         from jaccomp.cli import digits
 
         _needs_sklearn()
-        return digits.load_digits().x_test.astype(np.float64)
+        return digits.load_digits().x_test
     arrays = _arrays(given)
     if "x" not in arrays and len(arrays) != 1:
         raise UsageError(f"data {given}", f"it has {', '.join(sorted(arrays)) or 'no array'}.", 'Call the samples "x".')
-    x = arrays.get("x", next(iter(arrays.values())))
-    return x.astype(np.float64) if x.dtype.kind == "f" else x
+    return arrays.get("x", next(iter(arrays.values())))
 
 
 def _arrays(path: str) -> Mapping[str, Array]:
@@ -175,11 +182,13 @@ def _arrays(path: str) -> Mapping[str, Array]:
         else:
             with loaded:
                 found = {name: loaded[name] for name in loaded.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
+    except OSError as error:
+        raise UsageError(f"file {path}", f"it cannot be read: {error.strerror or error}.") from None
+    except (ValueError, EOFError, zipfile.BadZipFile) as error:
+        reason = " ".join(str(error).split())
         raise UsageError(f"file {path}", f"it holds no arrays: {reason}", "Write it with numpy.savez.") from None
     for name, value in found.items():
-        if value.dtype.kind not in "fiu":
+        if value.dtype.kind not in "fiub":
             raise UsageError(f"file {path}, array {name!r}", f"its dtype is {value.dtype}.", "Give real numbers.")
         if value.dtype.kind == "f" and not np.isfinite(value).all():
             raise UsageError(f"file {path}, array {name!r}", "it holds infinities or NaN.", "Give finite numbers.")
