@@ -18,6 +18,7 @@ from jaccomp import layers as L
 from jaccomp.analysis import plots
 from jaccomp.analysis.model import Model
 from jaccomp.analysis.sensitivity import Influence
+from jaccomp.analysis.study import study
 from jaccomp.errors import UsageError
 
 CHAINS = """\
@@ -250,6 +251,17 @@ def test_a_model_that_no_sample_moves_is_studied(run: Run, folder: Path) -> None
     assert record["amplification"]["stages"][0]["norm"] == record["lipschitz"]["value"] == 0
 
 
+def test_where_curvature_says_nothing_a_kink_is_named() -> None:
+    rng = np.random.default_rng(4)
+    model = Model(jc.chain("kinked", act=L.relu), backend="numpy")
+    x = np.abs(rng.standard_normal((2, 4))) + 0.1
+    found = study(model, x, chosen=2, draws=2)
+    assert all(np.isfinite(one.radius) and one.guaranteed == np.inf for pair in found.validity for one in pair[1:])
+    assert "ways that fall short of curvature along them meet a kink" in found.text and " inf," not in found.text
+    shown = plots.radii([one for pair in found.validity for one in pair])
+    assert len(shown.figure.axes) == 1 and "say nothing" in shown.caption
+
+
 def test_a_sample_that_does_not_fit_is_refused(run: Run, folder: Path) -> None:
     np.save("wide.npy", np.ones((3, 7)))
     code, _, err = run(*MLP, "--data", "wide.npy")
@@ -268,5 +280,9 @@ def test_a_map_of_another_shape_is_refused() -> None:
     one = np.ones((2, 6))
     found = Influence("y", "x", 3, one, one, one, one, one, np.ones(6))
     assert plots.influences(found, (2, 3)).numbers["shown"].shape == (2, 2, 3)
+    many = np.arange(96.0).reshape(16, 6)
+    maps = plots.influences(Influence("y", "x", 3, many, many, many, many, many, np.ones(6)), (2, 3))
+    width, height = maps.figure.get_size_inches()
+    assert maps.numbers["way"].shape == (16, 2, 3) and width < 12 and height > 4, "in two bands, one below the other"
     with pytest.raises(UsageError, match="an image of 4 by 2 has not 6 pixels"):
         plots.influences(found, (4, 2))

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 Array = NDArray[Any]
 BLUE, ORANGE, GREY = "#3465a4", "#ce5c00", "#888888"
-MOST_MAPS = 16
+MOST_MAPS, ACROSS = 16, 10
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,17 +122,23 @@ def influences(found: Influence, image: tuple[int, int]) -> Plot:
     height, width = _image(found.spread.size, image)
     shown = found.shown.reshape(-1, height, width)[:MOST_MAPS]
     way = (found.mean * found.spread).reshape(-1, height, width)[:MOST_MAPS]
-    count = len(shown)
-    figure = _figure(1.0 * count + 1.2, 2.7)
-    axes = figure.subplots(2, count, squeeze=False)
+    count, across = len(shown), min(len(shown), ACROSS)
+    bands = -(-count // across)
+    figure = _figure(1.0 * across + 1.2, 0.3 + 2.4 * bands)
+    axes = figure.subplots(2 * bands, across, squeeze=False)
     most = float(np.abs(way).max()) or 1.0
-    for k in range(count):
-        first = axes[0, k].imshow(shown[k], cmap="viridis", vmin=0, vmax=float(shown.max()) or 1.0)
-        second = axes[1, k].imshow(way[k], cmap="RdBu_r", vmin=-most, vmax=most)
-        axes[0, k].set_title(f"{found.of} {k}", fontsize="small")
+    for k in range(bands * across):
+        above, below = axes[2 * (k // across) :, k % across][:2]
+        if k >= count:
+            above.axis("off")
+            below.axis("off")
+            continue
+        first = above.imshow(shown[k], cmap="viridis", vmin=0, vmax=float(shown.max()) or 1.0)
+        second = below.imshow(way[k], cmap="RdBu_r", vmin=-most, vmax=most)
+        above.set_title(f"{found.of} {k}", fontsize="small")
     _bare(axes)
-    figure.colorbar(first, ax=list(axes[0]), fraction=0.05)
-    figure.colorbar(second, ax=list(axes[1]), fraction=0.05)
+    for k, row in enumerate(axes):
+        figure.colorbar((first, second)[k % 2], ax=list(row), fraction=0.05)
     caption = (
         f"How far each entry of {found.of} moves when a pixel varies as it does over the data (mean |∂y/∂x| times the "
         "pixel's standard deviation), above; and which way (red: more of the pixel raises the score, blue: lowers it), "
@@ -194,31 +200,32 @@ def worst(found: Sequence[WorstCase], samples: Array, radii: Sequence[float], im
 
 def radii(found: Sequence[Validity]) -> Plot:
     """The error of first order as the radius grows, and measured radii beside those that curvature predicts."""
+    names = {"predicted": ("at the point", GREY), "cautious": ("and its derivative", ORANGE),
+             "guaranteed": ("along the way", BLUE)}  # fmt: skip
+    numbers = {n: np.array([getattr(v, n) for v in found]) for n in ("radius", *names)}
+    sound = np.all([np.isfinite(one) for one in numbers.values()], axis=0)
     figure = _figure(8.5, 3.4)
-    left, right = figure.subplots(1, 2)
+    left, *others = figure.subplots(1, 2 if sound.any() else 1, squeeze=False)[0]
     tolerance = found[0].tolerance
     for one in found:
         left.plot(one.radii, one.errors, color=BLUE, alpha=0.25, linewidth=0.8)
     left.axhline(tolerance, color=ORANGE, linewidth=1, linestyle="--", label=f"{tolerance:.0%}")
     left.set(xscale="log", yscale="log", xlabel="radius", ylabel="relative error of first order")
     left.legend(frameon=False)
-    names = {"predicted": ("at the point", GREY), "cautious": ("and its derivative", ORANGE),
-             "guaranteed": ("along the way", BLUE)}  # fmt: skip
-    numbers = {n: np.array([getattr(v, n) for v in found]) for n in ("radius", *names)}
-    sound = np.all([np.isfinite(one) for one in numbers.values()], axis=0)
-    if sound.any():
+    for right in others:
         for name, (word, colour) in names.items():
             right.plot(numbers[name][sound], numbers["radius"][sound], ".", color=colour, label=word)
         ends = [min(a[sound].min() for a in numbers.values()), max(a[sound].max() for a in numbers.values())]
         right.plot(ends, ends, color="black", linewidth=0.8)
         right.legend(frameon=False, title="curvature")
-    right.set(xlabel="radius from curvature", ylabel="measured radius")
-    caption = (
-        f"Left: |y(x + r v) - y - r J v| / |r J v| along worst-case perturbations. Right: the radius where it passes "
-        f"{tolerance:.0%} beside what second derivatives along v say: at the point alone, which is right to leading "
-        "order and may lie on either side; with their own derivative there, which is cautious; all along the way, "
-        "which bound it from below."
+        right.set(xlabel="radius from curvature", ylabel="measured radius")
+    beside = (
+        f", and on the right the radius where it passes {tolerance:.0%} beside what second derivatives along v say: at "
+        "the point alone, which is right to leading order and may lie on either side; with their own derivative there, "
+        "which is cautious; all along the way, which bounds it from below where no kink is met."
     )
+    nothing = ". Second derivatives say nothing of it: they are 0 along v, or first order holds as far as was tried."
+    caption = f"|y(x + r v) - y - r J v| / |r J v| along worst-case perturbations v{beside if others else nothing}"
     return Plot("validity", "How far first order holds", caption, figure, numbers)
 
 
@@ -247,6 +254,7 @@ def _bars(name: str, title: str, values: Array, errors: Array, label: str, capti
     axes = figure.subplots()
     axes.bar(range(len(values)), values, yerr=errors if errors.any() else None, color=BLUE)
     axes.set(xlabel=f"entry of {label}")
+    axes.locator_params(axis="x", integer=True)
     return Plot(name, title, caption, figure, {"values": values, "errors": errors})
 
 

@@ -83,9 +83,10 @@ class Study(Result):
         lines += [
             f"  {word:34} {one:8.4g}, which {held:.0%} reach"
             for word, one, held in zip(words, said, reach.mean(axis=0), strict=True)
+            if np.isfinite(one)
         ]
         if not reach[:, -1].all():
-            lines.append("  a way that falls short of that along the way meets a kink, as of relu or of a maximum")
+            lines.append("  ways that fall short of curvature along them meet a kink, as of relu or of a maximum")
         return "\n".join(lines)
 
 
