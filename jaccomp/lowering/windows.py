@@ -204,7 +204,8 @@ def _with_roles(state: _State, axes: Sequence[sp.Symbol], alpha: sp.Expr) -> Win
     m = tuple(i for i in axes if i not in outside)
     n = tuple(i for i in axes if i not in inside)
     k = tuple(i for i in state.loops if i not in axes)
-    if not k or not ((m and n) or ((m or n) and _has_windows(state))):
+    both = all(set(k) & side for side in (inside, outside))
+    if not k or not ((m and n) or ((m or n) and both and _has_windows(state))):
         return None
     batch = tuple(i for i in axes if i in inside and i in outside)
     return Windowed(left, right, alpha, m, n, k, batch, state.domain)
