@@ -77,7 +77,7 @@ def _images(what: str, target: Tensor, term: Term, name: str) -> list[Progressio
 
 
 def _progression(term: Term, value: sp.Expr, given: Domain) -> Progression | None:
-    """What an affine expression runs through, each value once: `c*i + d`, or digits `K*g + k` that fill it.
+    """What an affine expression runs through, each value once: `c*i + d`, one d, or digits `K*g + k` that fill it.
 
     Each digit must have a range of its own; its stride must be the number of values below it times theirs.
     """
@@ -87,6 +87,8 @@ def _progression(term: Term, value: sp.Expr, given: Domain) -> Progression | Non
         return None
     offset = expand(value.xreplace({b: low for b, (low, _) in ends.items()}))
     lengths = {b: expand(high - low + 1) for b, (low, high) in ends.items()}
+    if not digits:
+        return Progression(sp.S.One, offset, sp.S.One)
     for lowest in digits:
         stride, length = value.coeff(lowest), lengths[lowest]
         rest = [b for b in digits if b != lowest]

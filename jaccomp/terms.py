@@ -18,6 +18,7 @@ from jaccomp.canonical import canonical, term_key
 from jaccomp.domains import axis_ranges, extremes, hull, proves
 from jaccomp.errors import SpecError
 from jaccomp.grammar import limits
+from jaccomp.masks import excluded, masked, multiplied_out
 from jaccomp.notation import Access, Index, Pad, Reduction
 from jaccomp.program import (
     AXES,
@@ -204,7 +205,7 @@ def _sum(builder: Builder, expr: sp.Expr, scope: Scope) -> list[Term]:
     inner, bound, domain = _bind(builder, expr, scope)
     body, told = _restricted(builder, sp.Mul.make_args(expr.args[0]), inner, bound, sp.S.Zero)
     inner, domain = replace(inner, domain=(*inner.domain, *told)), (*domain, *told)
-    body = sp.expand_mul(body) if body.has(sp.KroneckerDelta, Pad) else body
+    body = multiplied_out(body) if body.has(sp.KroneckerDelta, Pad) else body
     if isinstance(body, sp.Add) and not body.has(sp.KroneckerDelta, Pad):
         return [Term(expression(builder, body, inner), bound, domain)]
     return [Term(t.body, bound, (*domain, *t.domain)) for t in _terms(builder, body, inner, top=False)]
@@ -219,7 +220,7 @@ def _restricted(
     """
     kept: list[sp.Expr] = []
     domain: list[Constraint] = []
-    for factor in factors:
+    for factor in excluded(factors) if neutral == 0 else factors:
         told = None
         if isinstance(factor, sp.Piecewise) and len(factor.args) == 2 and factor.args[1].cond == sp.true:
             values = [value for value, _ in factor.args]
@@ -227,7 +228,7 @@ def _restricted(
                 holds = values[1] == neutral
                 told = _exactly(builder, factor.args[0].cond, scope, holds)
         if told is None or not all(set(bound) & c.expr.free_symbols for c in told):
-            kept.append(factor)
+            kept.append(masked(factor) if neutral == 0 else factor)
             continue
         inside = replace(scope, domain=(*scope.domain, *told))
         body, more = _restricted(builder, sp.Mul.make_args(values[0 if holds else 1]), inside, bound, neutral)

@@ -25,6 +25,7 @@ ORDER = (
     "program",
     "domains",
     "canonical",
+    "masks",
     "terms",
     "pieces",
     "normalise",

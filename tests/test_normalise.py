@@ -16,6 +16,7 @@ from sympy import And, Eq, KroneckerDelta, Max, Min, Mod, Piecewise, Product, Su
 
 import jaccomp.notation as jc
 from jaccomp import check, layers
+from jaccomp import compile as compile_layer
 from jaccomp.layer import Layer
 from jaccomp.lowering import lower
 from jaccomp.normalise import normalise
@@ -406,6 +407,33 @@ def test_what_a_condition_leaves_of_a_sum_is_its_range(written: sp.Expr) -> None
     given = {"x0": rng.standard_normal((4, 4)), "x1": rng.standard_normal((4, 3))}
     found = evaluate(normalise(spec), given, {"s0": 4, "s1": 3})["v0"]
     np.testing.assert_allclose(found, np.tril(given["x0"]) @ given["x1"], rtol=1e-13)
+
+
+def test_what_a_delta_excludes_is_never_counted() -> None:
+    """Σ_k (1 - δ(i,k)) exp(x[k]): not the whole sum less exp(x[i]), which may be all of it."""
+    others = Eq(y[t, i], sp.log(Sum((1 - KroneckerDelta(i, k)) * exp(x[t, k]), k)))
+    given = np.array([[700.0, 1.0, 2.0], [1e3, 2e3, 3e3]])
+    layer = Layer("others", inputs=[x], outputs=[y], equations=[others])
+    found, pullback = compile_layer(layer, backend="numpy").vjp(given)
+    wanted = [[np.logaddexp.reduce(np.delete(row, j)) for j in range(3)] for row in given]
+    np.testing.assert_allclose(found, wanted, rtol=1e-13)
+    (ct,) = pullback(np.eye(3)[:2])
+    np.testing.assert_allclose(ct[0], [0.0, np.exp(1 - wanted[0][0]), np.exp(2 - wanted[0][0])], rtol=1e-12)
+
+
+def test_what_a_delta_of_data_excludes_is_never_counted() -> None:
+    margin = Sum((1 - KroneckerDelta(ids[n], k)) * Max(0, 1 + x[n, k] - x[n, ids[n]]), k)
+    spec = make_spec("hinge", [x, ids], [r], [Eq(r[n], margin)])
+    given = {"x0": np.array([[1e20, 0.0, 1e20]]), "x1": np.array([2])}
+    assert evaluate(normalise(spec), given, {"s0": 1, "s1": 3})["v0"].tolist() == [0.0]
+
+
+def test_components_may_be_written_one_by_one() -> None:
+    point, turned = jc.tensor("point", N, 3), jc.tensor("turned", N, 3)
+    a, b, c = (point[n, axis] for axis in range(3))
+    spec = make_spec("turn", [point], [turned], [Eq(turned[n, j], e) for j, e in enumerate((b * c, a - c, a**2))])
+    found = evaluate(normalise(spec), {"x0": np.array([[2.0, 3.0, 5.0]])}, {"s0": 1})["v0"]
+    assert found.tolist() == [[15.0, -3.0, 4.0]]
 
 
 @pytest.mark.parametrize(
