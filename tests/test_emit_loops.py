@@ -524,6 +524,17 @@ def test_what_a_vector_loop_does_not_change_is_computed_before_it() -> None:
     assert re.search(rf"jc_pass_f32\(.*{before} \* jc_load_f32", text)
 
 
+def test_a_choice_that_a_vector_loop_does_not_change_is_made_before_it() -> None:
+    """y = Σ_n x[n] cases(0 if g = 0; 1/g otherwise): no vector is multiplied by a choice of two numbers."""
+    x, g, y = Tensor("x0", (N,)), Tensor("x1", ()), Tensor("v0", ())
+    inverse = sp.Piecewise((0, sp.Eq(g[()], 0)), (1 / g[()], True))
+    total = Equation("v0", (), (Term(x[(b,)] * inverse, (b,), in_range(b, N)),))
+    chosen = program("chosen", (x, g, y), total)
+    module = built("chosen", {"forward": chosen})
+    for size in (5, 70, 0):
+        check(module, "forward", chosen, {"s0": size})
+
+
 def test_the_last_loop_over_a_row_asks_for_the_next_row() -> None:
     text = emit_kernel(lower(layernorm()), "forward", "f32")
     row = text[: text.index("cdef struct")]

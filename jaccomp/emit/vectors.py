@@ -185,7 +185,7 @@ def _is_arithmetic(expr: sp.Expr, index: sp.Symbol, moving: Collection[sp.Basic]
 
 
 def steady(expr: sp.Expr, moving: Callable[[sp.Expr], bool], first: int) -> tuple[sp.Expr, list[Definition]]:
-    """What does not change in a loop, named factor by factor, so that a vector meets one number.
+    """What does not change in a loop, named factor by factor, so that a vector meets one number, and no choice of one.
 
     2 x[i] c / N   ->   t = 2 c / N;  t x[i]
     """
@@ -195,12 +195,12 @@ def steady(expr: sp.Expr, moving: Callable[[sp.Expr], bool], first: int) -> tupl
         if isinstance(one, Access) or not one.args or not moving(one):
             return one
         args = [named(a) for a in one.args]
-        if isinstance(one, sp.Mul):
-            still = [a for a in args if not moving(a)]
-            if len([a for a in still if not a.is_Number]) > 1 or any(isinstance(a, sp.Pow) for a in still):
-                symbol = sp.Symbol(f"t{first + len(made)}", real=True)
-                made.append((symbol, sp.Mul(*still)))
-                return sp.Mul(symbol, *(a for a in args if moving(a)))
+        still = [a for a in args if not moving(a)]
+        several = len([a for a in still if not a.is_Number]) > 1 or any(isinstance(a, sp.Pow) for a in still)
+        if (isinstance(one, sp.Mul) and several) or any(a.has(sp.Piecewise) for a in still):
+            symbol = sp.Symbol(f"t{first + len(made)}", real=True)
+            made.append((symbol, one.func(*still)))
+            return one.func(symbol, *(a for a in args if moving(a)))
         return one.func(*args)
 
     return named(expr), made
