@@ -18,7 +18,7 @@ import jaccomp as jc
 from jaccomp import layers as L
 from jaccomp.analysis.activation import activation as activated
 from jaccomp.analysis.architecture import deep, gaussian, known, normalised, scaled_sum, with_residuals
-from jaccomp.analysis.expectation import expectation
+from jaccomp.analysis.expectation import Expectation, expectation
 from jaccomp.analysis.model import Model
 from jaccomp.analysis.propagation import Propagation, _changed, judge, propagate, remedies
 from jaccomp.analysis.segments import Segment, layers, segments
@@ -278,6 +278,12 @@ def test_theory_is_silent_where_it_does_not_apply() -> None:
 def small(depth: int = 6, width: int = 12, activation: Any = L.tanh) -> tuple[Model, Chain]:
     chain = deep(activation, depth)
     return Model(chain, gaussian(chain, width, np.random.default_rng(0)), backend="numpy"), chain
+
+
+def test_a_fixed_point_that_is_not_known_is_not_printed_as_a_number() -> None:
+    unsettled = Expectation((0.5, 0.7), 0.6, np.nan, np.nan, np.nan)
+    assert unsettled.text == "mean-field: +0.6000 a layer; too few layers, or too unlike, for a fixed point"
+    assert "fixed point q = 1.5" in Expectation((0.5,), 0.5, 1.5, 1.0, np.inf).text
 
 
 def test_norms_are_those_of_the_products() -> None:

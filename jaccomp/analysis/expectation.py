@@ -55,10 +55,10 @@ class Expectation(Result):
 
     @property
     def text(self) -> str:
-        return (
-            f"mean-field: {self.rate:+.4f} a layer; fixed point q = {self.q:.4g}, χ = {self.chi:.4g}, "
-            f"depth scale {self.depth_scale:.3g}"
-        )
+        grows = f"mean-field: {self.rate:+.4f} a layer; "
+        if math.isnan(self.q):
+            return grows + "too few layers, or too unlike, for a fixed point"
+        return grows + f"fixed point q = {self.q:.4g}, χ = {self.chi:.4g}, depth scale {self.depth_scale:.3g}"
 
 
 def expectation(
